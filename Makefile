@@ -1,0 +1,66 @@
+# Two variables to set from outside:
+#   PYTHON  the interpreter that makes the virtual environment   make PYTHON=python3.12 demo
+#   VENV    where it lies; an existing one is used as it is      make VENV=$CONDA_PREFIX test
+PYTHON ?= python3
+VENV ?= .venv
+
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+READY := $(VENV)/.rsepm-edu-installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lab notebooks results-creatures results-voc-sample bench clean
+
+help: ## this list
+	@echo 'rsepm-edu: from image tags to masks'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(READY) ## train RS+EPM on Creatures on the CPU, print the table, write the pictures
+	$(BIN)/rsepm-edu demo
+
+test: check ## everything: linters, types, all tests, all notebooks
+	$(PY) -m pytest --nbval-lax --nbval-current-env notebooks
+	$(PY) -m pytest
+
+check: $(READY) ## linters and types: ruff (code and notebooks), mypy, the GitHub workflow
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/test.yml
+
+lab: $(READY) ## open JupyterLab on the lessons
+	$(BIN)/jupyter lab notebooks
+
+notebooks: $(READY) ## run every lesson anew and store its outputs
+	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
+
+results-creatures: $(READY) ## regenerate results/creatures: every row, three seeds
+	$(PY) data_scripts/make_results.py creatures
+
+results-voc-sample: $(READY) ## regenerate results/voc_sample (set RSEPM_EDU_VOC_SAMPLE)
+	@test -n "$$RSEPM_EDU_VOC_SAMPLE" || { echo 'set RSEPM_EDU_VOC_SAMPLE to a VOC2012 folder' >&2; exit 2; }
+	$(PY) data_scripts/make_results.py voc-sample
+
+bench: $(READY) ## speed and memory, each beside its reference form
+	set -e; for script in benchmarks/*.py; do $(PY) "$$script"; done
+
+# .venv by name: a VENV given from outside is not ours to delete.
+clean: ## remove .venv, builds, caches and runs
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache runs
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment is made once and brought up to date when pyproject.toml changes. What is already installed in it and
+# satisfies the lower bounds (your own torch, say) is left alone.
+$(READY): pyproject.toml | $(PY)
+	$(PY) -m pip install --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+$(PY):
+	@command -v $(PYTHON) >/dev/null || { \
+		echo '$(PYTHON) was not found: install Python 3.11 or newer, or name one: make PYTHON=python3.12' >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1); name another: make PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo '$(PYTHON) cannot make virtual environments: install its venv module (Debian, Ubuntu: apt install python3-venv)' >&2; exit 2; }
+	@echo 'Setting up $(VENV), once. torch is a large download: this takes minutes.'
+	$(PYTHON) -m venv $(VENV)

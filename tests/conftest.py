@@ -1,0 +1,43 @@
+"""What tests share: a small Creatures set, and the real photographs and weights where the machine has them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from rsepm_edu.data.creatures import make_creatures
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs real data as `sample`, so that `-m sample` picks exactly these tests."""
+    for item in items:
+        if {"voc_sample", "imagenet_weights"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("sample")
+
+
+def _path_from(variable: str) -> Path:
+    value = os.environ.get(variable)
+    if not value:
+        pytest.skip(f"{variable} is not set")
+    path = Path(value)
+    if not path.exists():
+        pytest.fail(f"{variable}: {path} does not exist")
+    return path
+
+
+@pytest.fixture(scope="session")
+def voc_sample() -> Path:
+    """A VOC2012 folder of real photographs; skips the test where none is named."""
+    return _path_from("RSEPM_EDU_VOC_SAMPLE")
+
+
+@pytest.fixture(scope="session")
+def imagenet_weights() -> Path:
+    """A state dict for torchvision's mobilenet_v2; skips the test where none is named."""
+    return _path_from("RSEPM_EDU_WEIGHTS")
+
+
+@pytest.fixture(scope="session")
+def creatures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small Creatures set, 8 pictures to train on and 3 to validate, 64 pixels. Copy it before changing it."""
+    return make_creatures(tmp_path_factory.mktemp("creatures") / "set", train=8, val=3, size=64, workers=0)
