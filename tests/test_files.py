@@ -1,0 +1,60 @@
+import os
+import stat
+
+import pytest
+
+from rsepm_edu.errors import UserError
+from rsepm_edu.files import atomic_path, atomic_write_text
+
+
+def test_user_error_is_a_value_error():
+    assert issubclass(UserError, ValueError)
+
+
+def test_atomic_path_lies_beside_and_keeps_the_suffix(tmp_path):
+    target = tmp_path / "new" / "folder" / "last.pt"
+    with atomic_path(target) as temporary:
+        assert temporary.parent == target.parent
+        assert temporary != target
+        assert temporary.suffix == ".pt"
+        temporary.write_bytes(b"state")
+        assert not target.exists()
+    assert target.read_bytes() == b"state"
+    assert os.listdir(target.parent) == ["last.pt"]
+
+
+def test_atomic_path_replaces_only_when_the_block_ends_well(tmp_path):
+    target = tmp_path / "log.txt"
+    target.write_text("old")
+    with pytest.raises(KeyboardInterrupt), atomic_path(target) as temporary:
+        temporary.write_text("half of the n")
+        raise KeyboardInterrupt
+    assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["log.txt"]
+
+    with atomic_path(target) as temporary:
+        temporary.write_text("new")
+    assert target.read_text() == "new"
+    assert os.listdir(tmp_path) == ["log.txt"]
+
+
+def test_atomic_path_of_two_writers_differ(tmp_path):
+    with atomic_path(tmp_path / "a") as first, atomic_path(tmp_path / "a") as second:
+        assert first != second
+        first.touch()
+        second.touch()
+
+
+def test_atomic_path_with_nothing_written_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a"):
+        pass
+
+
+def test_atomic_write_text_is_utf8_with_unix_line_ends(tmp_path):
+    path = tmp_path / "table.md"
+    atomic_write_text(path, "θ = 0.30\nsecond line\n")
+    assert path.read_bytes() == "θ = 0.30\nsecond line\n".encode()
+    plain = tmp_path / "plain"
+    plain.touch()
+    # A file made by tempfile could be read by its owner alone: ours has ordinary permissions.
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
