@@ -1,0 +1,1 @@
+"""Images, tags and masks in: the VOC reader, the Creatures generator, transforms, palette PNGs."""
