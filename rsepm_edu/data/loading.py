@@ -1,0 +1,73 @@
+"""Batches that are the same for a seed, with any number of workers and after any resume.
+
+Every draw comes from a number made of (seed, epoch, picture), never from how many draws came before: the order of an
+epoch and the crop of a picture can be had without replaying the epochs before them.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A seed in [0, 2⁶³) from parts; different parts give unrelated seeds, on every machine the same."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """A random order for each epoch, as pairs (index, seed of that picture in that epoch).
+
+    Args:
+        length: pictures in the data set.
+        seed: of the run.
+        epoch: counted from 0.
+    """
+
+    def __init__(self, length: int, *, seed: int, epoch: int) -> None:
+        self.length, self.seed, self.epoch = length, seed, epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", self.epoch))
+        for index in torch.randperm(self.length, generator=generator).tolist():
+            yield index, derive_seed(self.seed, "picture", self.epoch, index)
+
+
+class SeededDataset(Dataset[Any]):
+    """Wraps a data set so that (index, seed) gives its item with torch's generator set to that seed."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        index, seed = key
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # the CPU's alone
+            return self.dataset[index]
+
+
+def epoch_loader(
+    dataset: Any, *, batch_size: int, seed: int, epoch: int, workers: int = 0, pin: bool = False
+) -> DataLoader[Any]:
+    """The batches of one epoch; the last, smaller one is left out where there is a full one.
+
+    Args:
+        dataset: any map-style data set with a length.
+        workers: processes that read ahead; the batches do not depend on it.
+        pin: page-locked memory, for a GPU.
+    """
+    return DataLoader(
+        SeededDataset(dataset),
+        batch_size=batch_size,
+        sampler=EpochSampler(len(dataset), seed=seed, epoch=epoch),
+        num_workers=workers,
+        drop_last=len(dataset) >= batch_size,
+        pin_memory=pin,
+        generator=torch.Generator(),  # else the loader draws from the global one
+    )
