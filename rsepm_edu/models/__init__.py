@@ -1,0 +1,1 @@
+"""Networks: backbones, the DeepLabv3+ decoder, the single-stage network with both heads."""

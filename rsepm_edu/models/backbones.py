@@ -1,0 +1,187 @@
+"""Backbones: from a picture to feature maps of four stages, at strides 4, 8, 16 and 16 (or 8).
+
+Stages are counted as in the papers on ResNet: stage 2 at stride 4 is the decoder's low-level input, stage 5 carries the
+CAM, stages 4 and 5 feed SCG.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from rsepm_edu.errors import UserError
+
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
+# Where torchvision's `features` of each MobileNet reach strides 4, 8, 16 and end: stages are the pieces between.
+MOBILENETS = {"mobilenet_v2": (4, 7, 14), "mobilenet_v3_large": (4, 7, 13)}
+BACKBONES = ("creatures", *RESNETS, *MOBILENETS)
+
+
+class Backbone(nn.Module):
+    """Four stages in a row; ``forward`` returns the features of each.
+
+    Args:
+        stages: four modules, each fed by the one before.
+        channels: channels of the four outputs.
+        strides: pixels of the picture per position of the four outputs.
+    """
+
+    def __init__(self, stages: Sequence[nn.Module], channels: Sequence[int], strides: Sequence[int]) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+        self.channels = tuple(channels)
+        self.strides = tuple(strides)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """B×3×H×W normalised images to a tuple of four B×C×h×w."""
+        features = []
+        for stage in self.stages:
+            images = stage(images)
+            features.append(images)
+        return tuple(features)
+
+
+class Residual(nn.Module):
+    """Two 3×3 convolutions around a shortcut, batch norm after each."""
+
+    def __init__(self, inputs: int, outputs: int, *, stride: int = 1, dilation: int = 1) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride, dilation, dilation, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(outputs, outputs, 3, 1, dilation, dilation, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+        self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.body(x) + self.shortcut(x))
+
+
+def creatures_backbone() -> Backbone:
+    """A small network for small pictures: 0.26 million weights, strides 4, 8, 8, 8, trained from scratch."""
+    stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True))
+    return Backbone(
+        [
+            nn.Sequential(stem, Residual(16, 24, stride=2)),
+            Residual(24, 48, stride=2),
+            Residual(48, 64),
+            Residual(64, 96),
+        ],
+        channels=(24, 48, 64, 96),
+        strides=(4, 8, 8, 8),
+    )
+
+
+def build_backbone(name: str, *, output_stride: int = 16, weights: str | os.PathLike[str] = "none") -> Backbone:
+    """Make a backbone.
+
+    Args:
+        name: one of ``BACKBONES``.
+        output_stride: 8 or 16, of the last stage; strides beyond become dilation (Chen et al. 2017). The small
+            network for Creatures always has 8.
+        weights: "none" (random), "imagenet" (torchvision's newest, downloaded), or the path of a state dict of
+            torchvision's network of that name.
+
+    Raises:
+        UserError: unknown name, stride or weights.
+    """
+    if name not in BACKBONES:
+        raise UserError(f"backbone: expected one of {', '.join(BACKBONES)}, got {name!r}")
+    if name == "creatures":
+        if str(weights) != "none":
+            raise UserError(f"weights: the creatures backbone takes only 'none', got {weights!r}")
+        return creatures_backbone()
+    if output_stride not in (8, 16):
+        raise UserError(f"output_stride: expected 8 or 16, got {output_stride}")
+    try:
+        network: Any = torchvision.models.get_model(name, weights="DEFAULT" if str(weights) == "imagenet" else None)
+    except (OSError, RuntimeError) as error:  # no connection, or a broken download
+        raise UserError(
+            f"weights: expected torchvision's ImageNet weights of {name} to download, got: {error}"
+        ) from error
+    if str(weights) not in ("none", "imagenet"):
+        load_weights(network, Path(weights))
+    if name in RESNETS:
+        stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
+        stages = [
+            nn.Sequential(stem, network.layer1),
+            network.layer2,
+            network.layer3,
+            network.layer4,
+        ]
+    else:
+        ends = MOBILENETS[name]
+        parts = list(network.features)
+        cuts = (0, *ends, len(parts))
+        stages = [nn.Sequential(*parts[a:b]) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+    dilation, strides = 1, [4, 8]
+    for stage in stages[2:]:
+        if strides[-1] * 2 > output_stride:
+            strides.append(strides[-1])
+            dilation = trade_stride_for_dilation(stage, dilation)
+        else:
+            strides.append(strides[-1] * 2)
+    return Backbone(stages, _channels(stages), strides)
+
+
+def trade_stride_for_dilation(stage: nn.Module, dilation: int) -> int:
+    """Keep a stage at its input's resolution without changing what its weights see (Chen et al. 2017, atrous).
+
+    The strided convolution keeps the dilation that was due before it, those after it get twice as much.
+
+    Args:
+        stage: changed in place.
+        dilation: due at the stage's input.
+
+    Returns:
+        The dilation due at its output.
+    """
+    after = 2 * dilation
+    passed = False
+    for module in stage.modules():
+        if not isinstance(module, nn.Conv2d):
+            continue
+        strided = module.stride != (1, 1)
+        if module.kernel_size != (1, 1):
+            use = after if passed else dilation
+            module.dilation = (use, use)
+            module.padding = tuple((k - 1) // 2 * use for k in module.kernel_size)
+            passed = passed or strided
+        module.stride = (1, 1)
+    return after
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Load a state dict from a file, strictly.
+
+    Raises:
+        UserError: missing, unreadable, or made for another network.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: expected a file of weights (or 'none', 'imagenet'), got no file")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        network.load_state_dict(state)
+    except Exception as error:  # torch raises many kinds: pickle, zip, runtime, attribute errors
+        reason = str(error).strip().splitlines()
+        raise UserError(
+            f"{path}: expected weights of {type(network).__name__}, "
+            f"got: {' '.join(line.strip() for line in reason[:3])[:300]}"
+        ) from error
+
+
+@torch.no_grad()
+def _channels(stages: Sequence[nn.Module]) -> list[int]:
+    """Read the stages' channels off one small picture, whatever the blocks inside are."""
+    x, channels = torch.zeros(1, 3, 64, 64), []
+    for stage in stages:
+        x = stage.eval()(x)
+        stage.train()
+        channels.append(x.shape[1])
+    return channels

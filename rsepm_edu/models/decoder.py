@@ -1,0 +1,83 @@
+"""The DeepLabv3+ decoder (Chen et al., ECCV 2018): many fields of view, then back to the objects' edges."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def convolution(inputs: int, outputs: int, kernel: int, *, dilation: int = 1, separable: bool = False) -> nn.Sequential:
+    """Convolution, batch norm, ReLU; ``separable`` splits it into one per channel and a 1×1 across channels."""
+    padding = (kernel - 1) // 2 * dilation
+    if separable:
+        layers: list[nn.Module] = [
+            nn.Conv2d(inputs, inputs, kernel, 1, padding, dilation=dilation, groups=inputs, bias=False),
+            nn.Conv2d(inputs, outputs, 1, bias=False),
+        ]
+    else:
+        layers = [
+            nn.Conv2d(inputs, outputs, kernel, 1, padding, dilation=dilation, bias=False),
+        ]
+    return nn.Sequential(*layers, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+class ASPP(nn.Module):
+    """Atrous spatial pyramid pooling: a 1×1, one dilated 3×3 per rate, and the mean of the picture, side by side.
+
+    Args:
+        inputs, outputs: channels.
+        rates: dilations, in positions of the feature map.
+        separable: see ``convolution``.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, rates: tuple[int, ...], separable: bool) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            [convolution(inputs, outputs, 1)]
+            + [convolution(inputs, outputs, 3, dilation=rate, separable=separable) for rate in rates]
+        )
+        # No batch norm here: one value per picture and channel has no statistics in a batch of one.
+        self.pooled = nn.Sequential(nn.Conv2d(inputs, outputs, 1), nn.ReLU(inplace=True))
+        self.join = nn.Sequential(convolution(outputs * (len(rates) + 2), outputs, 1), nn.Dropout(0.1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = self.pooled(x.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
+        return self.join(torch.cat([*(branch(x) for branch in self.branches), pooled], dim=1))
+
+
+class DeepLabV3PlusDecoder(nn.Module):
+    """Stage 5 through ASPP, enlarged to stage 2 and joined with it, to K+1 logits at stride 4.
+
+    Args:
+        inputs: channels of stage 5.
+        low_inputs: channels of stage 2.
+        labels: K + 1.
+        channels: width; 256 in the paper, less on a CPU.
+        rates: (6, 12, 18) at output stride 16, (12, 24, 36) at 8; smaller for small pictures.
+        separable: atrous separable convolutions, as in the paper's fast variant.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        low_inputs: int,
+        labels: int,
+        *,
+        channels: int = 256,
+        rates: tuple[int, ...] = (6, 12, 18),
+        separable: bool = False,
+    ) -> None:
+        super().__init__()
+        low = max(16, channels * 48 // 256)  # the paper's 48 beside 256
+        self.aspp = ASPP(inputs, channels, rates=rates, separable=separable)
+        self.low = convolution(low_inputs, low, 1)
+        self.refine = nn.Sequential(
+            convolution(channels + low, channels, 3, separable=separable),
+            convolution(channels, channels, 3, separable=separable),
+            nn.Dropout(0.1),
+            nn.Conv2d(channels, labels, 1),
+        )
+
+    def forward(self, low: Tensor, high: Tensor) -> Tensor:
+        """Stage 2 (B×C×h×w, stride 4) and stage 5 to seg_logits, B×(K+1)×h×w."""
+        context = F.interpolate(self.aspp(high), size=low.shape[2:], mode="bilinear", align_corners=False)
+        return self.refine(torch.cat([context, self.low(low)], dim=1))
