@@ -1,0 +1,1 @@
+"""One file per paper idea: pure functions on tensors, batch first, any device, any float type."""

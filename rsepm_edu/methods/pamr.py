@@ -1,0 +1,108 @@
+"""Pixel-adaptive mask refinement (PAMR): maps move to the edges of the photograph.
+
+Araslanov & Roth, "Single-Stage Semantic Segmentation from Image Labels", CVPR 2020.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rsepm_edu.methods.shapes import expect_maps
+
+NEIGHBOURS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0))
+
+
+def pamr(
+    image: Tensor,
+    masks: Tensor,
+    *,
+    dilations: Sequence[int] = (1, 2, 4, 8, 12, 24),
+    iterations: int = 10,
+    sigma: float = 0.1,
+) -> Tensor:
+    """Average each map over neighbours of the same colour, again and again (Araslanov & Roth 2020, eqs. 5-6).
+
+    The neighbours of a pixel are the 8 around it at every dilation (48 by default; beyond the border the border
+    repeats). Affinity of pixel i to neighbour j: softmax_j(mean_c −|x_ic − x_jc| / (1e-8 + sigma·σ_ic)), σ_ic the
+    unbiased standard deviation over the 9 positions of all dilations. One iteration: m_i ← Σ_j a_ij m_j.
+
+    Neighbours are added up shift by shift on views of one padded map, and only channels that are not zero
+    everywhere are worked on: the memory is twice that of the affinities (48 planes an image) and a few copies of
+    the maps. Gradients flow to the masks alone.
+
+    Args:
+        image: B×C×H×W, any scale (the affinity is free of it).
+        masks: B×K×H×W, any range.
+        dilations: distances of the neighbours in pixels, positive.
+        iterations: how often, ≥ 0.
+        sigma: softness of the affinity, > 0; greater looks further over colour differences.
+
+    Returns:
+        B×K×H×W, within the range of each map but for rounding, in the dtype of ``masks``.
+
+    Raises:
+        ValueError: shapes do not go together or a setting is out of range.
+    """
+    expect_maps(image=image, masks=masks)
+    if image.shape[0] != masks.shape[0] or image.shape[2:] != masks.shape[2:]:
+        raise ValueError(f"masks: expected B and HxW of the image {tuple(image.shape)}, got {tuple(masks.shape)}")
+    if not dilations or min(dilations) < 1 or iterations < 0 or sigma <= 0:
+        raise ValueError(
+            f"expected dilations >= 1, iterations >= 0 and sigma > 0, got {tuple(dilations)}, {iterations} and {sigma}"
+        )
+    active = (masks != 0).flatten(2).any(2)
+    if masks.requires_grad:
+        active = torch.ones_like(active)  # a map of zeros has a gradient too
+    count = int(active.sum(1).max()) if active.numel() else 0
+    if count == 0 or iterations == 0:
+        return masks.clone()
+    exact = torch.promote_types(masks.dtype, torch.float32)  # half precision drifts over the iterations
+    offsets = [(dy * d, dx * d) for d in dilations for dy, dx in NEIGHBOURS]
+    affinity = colour_affinity(image.detach().to(exact), offsets, sigma=sigma)
+    # Active channels first: image b keeps its own `count` first channels, the rest is zero and stays zero.
+    order = active.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
+    where = order[:, :, None, None].expand(-1, -1, *masks.shape[2:])
+    maps = masks.gather(1, where).to(exact)
+    for _ in range(iterations):
+        refined = torch.zeros_like(maps)
+        for weight, neighbour in zip(affinity.unbind(1), _shifted(maps, offsets), strict=True):
+            refined = refined.addcmul_(weight[:, None], neighbour)
+        maps = refined
+    return torch.zeros_like(masks).scatter_(1, where, maps.to(masks.dtype))
+
+
+def colour_affinity(image: Tensor, offsets: Sequence[tuple[int, int]], *, sigma: float) -> Tensor:
+    """Affinity of every pixel to its neighbour at each offset, adding up to 1 over the offsets.
+
+    Args:
+        image: B×C×H×W.
+        offsets: (dy, dx) of the neighbours in pixels.
+        sigma: share of the local standard deviation that counts as one unit of difference.
+
+    Returns:
+        B×len(offsets)×H×W in [0, 1].
+    """
+    positions = len(offsets) + len(offsets) // 8  # the pixel itself counts once for every ring of 8
+    total = torch.zeros_like(image)
+    squares = torch.zeros_like(image)
+    for neighbour in _shifted(image, offsets):
+        # Differences to the pixel itself: the same variance, without the cancellation of large means.
+        difference = neighbour - image
+        total = total.add_(difference)
+        squares = squares.addcmul_(difference, difference)
+    variance = (squares - total.square() / positions) / (positions - 1)
+    unit = -1.0 / (1e-8 + sigma * variance.clamp(min=0).sqrt()) / image.shape[1]
+    # No name for the list: it is freed before the soft-max makes its own 48 planes.
+    return torch.stack(
+        [((neighbour - image).abs_() * unit).sum(1) for neighbour in _shifted(image, offsets)], dim=1
+    ).softmax(dim=1)
+
+
+def _shifted(maps: Tensor, offsets: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """Views of one padded copy of ``maps``: entry j at a pixel is the value at pixel + offsets[j]."""
+    height, width = maps.shape[2:]
+    reach = max(max(abs(dy), abs(dx)) for dy, dx in offsets)
+    padded = F.pad(maps, (reach, reach, reach, reach), mode="replicate")
+    return [padded[:, :, reach + dy : reach + dy + height, reach + dx : reach + dx + width] for dy, dx in offsets]

@@ -1,0 +1,159 @@
+"""RecurSeed (RS): the network's own map, refined, is what it learns from next.
+
+Jo, Yu & Kim, "RecurSeed and EdgePredictMix", arXiv 2204.06754, 2022. The training code was never released. Fixed by the
+paper and its release notes: SCG of the current CAM is the target of the CAM; PAMR on that seed, through the
+conditional filter (certain 0.55, uncertain 0.10), is the pseudo mask of the decoder; both losses weigh 1.0.
+
+Our reading, where the sources are silent:
+    * the CAM is compared with its seed as normalised maps, by the mean absolute difference over present classes;
+    * PAMR's result is stretched so that each map's maximum is 1 again before the filter (averaging lowers it);
+    * PAMR sees the picture at the resolution of the pseudo mask;
+    * the decoder's loss gives the foreground and the background of a batch the same weight.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rsepm_edu.labels import VOID
+from rsepm_edu.methods.cam import normalize_cam
+from rsepm_edu.methods.pamr import pamr
+from rsepm_edu.methods.scg import scg
+from rsepm_edu.methods.shapes import expect_maps, expect_tags
+
+
+class Refined(NamedTuple):
+    """One step of the recursion: seed B×K×h×w at the CAM's size, the rest at the pseudo mask's size."""
+
+    seed: Tensor
+    refined_seed: Tensor
+    pseudo_mask: Tensor
+
+
+def conditional_filter(seed: Tensor, *, certain: float = 0.55, uncertain: float = 0.10) -> Tensor:
+    """Turn a seed into a pseudo mask that keeps quiet where it is not sure (Jo et al. 2022, CF).
+
+    Label k + 1 where the largest class score is ≥ ``certain`` (k its class), 0 (background) where it is
+    ≤ ``uncertain``, 255 (void) between. Of equal scores the first class wins.
+
+    Args:
+        seed: B×K×H×W in [0, 1].
+        certain: foreground from here on, in (``uncertain``, 1].
+        uncertain: background up to here, in [0, ``certain``).
+
+    Returns:
+        B×H×W int64.
+
+    Raises:
+        ValueError: shape or thresholds out of range.
+    """
+    expect_maps(seed=seed)
+    if not 0 <= uncertain < certain <= 1:
+        raise ValueError(f"expected 0 <= uncertain < certain <= 1, got uncertain={uncertain}, certain={certain}")
+    best, label = seed.max(dim=1)
+    mask = torch.full_like(label, VOID)
+    mask = torch.where(best >= certain, label + 1, mask)
+    return torch.where(best <= uncertain, 0, mask)
+
+
+@torch.no_grad()
+def recur_seed(
+    images: Tensor,
+    features: Tensor | tuple[Tensor, ...],
+    cam: Tensor,
+    tags: Tensor,
+    *,
+    size: tuple[int, int] | None = None,
+    certain: float = 0.55,
+    uncertain: float = 0.10,
+) -> Refined:
+    """Refine the current CAM into the targets of the next step: SCG, then PAMR, then the conditional filter.
+
+    Args:
+        images: B×3×H×W, any scale.
+        features: stages for SCG, see ``scg``.
+        cam: B×K×h×w raw scores of the current network.
+        tags: B×K in {0, 1}.
+        size: height and width at which PAMR works and the pseudo mask is given; None: those of the images.
+        certain, uncertain: see ``conditional_filter``.
+
+    Returns:
+        ``Refined``; without gradient, the maps in float32 or, for a cam in float64, in float64.
+
+    Raises:
+        ValueError: the shapes do not go together.
+    """
+    expect_maps(images=images)
+    exact = torch.promote_types(cam.dtype, torch.float32)
+    seed = scg(features, normalize_cam(cam.to(exact), tags), tags)
+    size = size or (images.shape[2], images.shape[3])
+    picture = F.interpolate(images.to(exact), size=size, mode="bilinear", antialias=True)
+    enlarged = F.interpolate(seed, size=size, mode="bilinear", align_corners=False)
+    refined = normalize_cam(pamr(picture, enlarged))
+    return Refined(seed, refined, conditional_filter(refined, certain=certain, uncertain=uncertain))
+
+
+def cam_loss(cam: Tensor, target: Tensor, tags: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean absolute difference of the normalised CAM and its target over present classes and positions.
+
+    Σ n·|normalize_cam(M) − target| / max(1, Σ n) with n = tag · weight, over pictures, classes and positions.
+
+    Args:
+        cam: B×K×h×w raw scores.
+        target: B×K×h×w in [0, 1]; no gradient flows into it.
+        tags: B×K in {0, 1}.
+        weight: B×1×h×w in [0, 1], how much a position counts; None: all alike.
+
+    Returns:
+        A scalar in [0, 1], float32 or better; 0 when no class is present.
+
+    Raises:
+        ValueError: the shapes do not go together.
+    """
+    expect_maps(cam=cam, target=target)
+    expect_tags(tags, cam)
+    if target.shape != cam.shape:
+        raise ValueError(f"target: expected the cam's {tuple(cam.shape)}, got shape {tuple(target.shape)}")
+    exact = torch.promote_types(cam.dtype, torch.float32)  # sums over a batch do not fit in half precision
+    counts = tags[:, :, None, None].to(exact).expand_as(cam)
+    if weight is not None:
+        expected = (cam.shape[0], 1, *cam.shape[2:])
+        if weight.shape != expected:
+            raise ValueError(f"weight: expected Bx1xhxw = {expected}, got shape {tuple(weight.shape)}")
+        counts = counts * weight
+    difference = (normalize_cam(cam.to(exact)) - target.detach()).abs() * counts
+    return difference.sum() / counts.sum().clamp(min=1)
+
+
+def decoder_loss(seg_logits: Tensor, pseudo_mask: Tensor) -> Tensor:
+    """Cross entropy on the pseudo mask, void left out, foreground and background of equal weight.
+
+    Half the mean over the batch's background pixels plus half the mean over its foreground pixels; the mean over no
+    pixel is 0.
+
+    Args:
+        seg_logits: B×(K+1)×h×w; resized to the mask, bilinearly, when of another size.
+        pseudo_mask: B×H×W int64.
+
+    Returns:
+        A scalar, float32 or better; 0 when everything is void.
+
+    Raises:
+        ValueError: the shapes do not go together.
+    """
+    expect_maps(seg_logits=seg_logits)
+    if pseudo_mask.ndim != 3 or pseudo_mask.shape[0] != seg_logits.shape[0]:
+        raise ValueError(
+            f"pseudo_mask: expected BxHxW, B = {seg_logits.shape[0]}, got shape {tuple(pseudo_mask.shape)}"
+        )
+    seg_logits = seg_logits.to(torch.promote_types(seg_logits.dtype, torch.float32))
+    size = pseudo_mask.shape[1:]
+    if seg_logits.shape[2:] != size:
+        seg_logits = F.interpolate(seg_logits, size=size, mode="bilinear", align_corners=False)
+    loss = F.cross_entropy(seg_logits, pseudo_mask, ignore_index=VOID, reduction="none")
+    background = pseudo_mask == 0
+    foreground = (pseudo_mask != 0) & (pseudo_mask != VOID)
+    parts = [(loss * part).sum() / part.sum().clamp(min=1) for part in (background, foreground)]
+    return (parts[0] + parts[1]) / 2

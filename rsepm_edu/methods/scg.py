@@ -1,0 +1,131 @@
+"""Self-correlation map generating (SCG): features that agree spread a map over the whole object.
+
+Pan et al., "Unveiling the Potential of Structure Preserving for Weakly Supervised Object Localization", CVPR 2021;
+the thresholds are the defaults that RecurSeed's authors released (Jo, Yu & Kim 2022).
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rsepm_edu.methods.shapes import expect_maps, expect_tags
+
+
+def min_max(values: Tensor, dim: int) -> Tensor:
+    """Stretch ``values`` to [0, 1] along ``dim``: (v − min) / (max − min + 1e-10); what is constant becomes zero."""
+    low = values.amin(dim, keepdim=True)
+    return (values - low) / (values.amax(dim, keepdim=True) - low + 1e-10)
+
+
+def self_correlation(
+    features: Tensor, *, first_threshold: float = 0.50, second_threshold: float = 0.10
+) -> tuple[Tensor, Tensor]:
+    """First- and second-order self-correlation of a feature map (Pan et al. 2021, eqs. 3-5).
+
+    With F̂ the features divided by their length at each position, S = ReLU(F̂ᵀF̂), entries below ``first_threshold``
+    set to 0. First order: S / column sum. Second order: S without its diagonal, columns normalised, times itself,
+    columns normalised again, entries below ``second_threshold`` / (h·w) set to 0: two positions agree when they
+    agree with the same others.
+
+    Args:
+        features: B×C×h×w.
+        first_threshold: cosine similarity, in [0, 1].
+        second_threshold: in units of the uniform value 1 / (h·w).
+
+    Returns:
+        Two tensors B×hw×hw, non-negative; column j holds how much every position goes with position j.
+    """
+    expect_maps(features=features)
+    directions = F.normalize(features.flatten(2), dim=1)
+    similarity = torch.bmm(directions.transpose(1, 2), directions).relu()
+    similarity = similarity * (similarity >= first_threshold)
+    first = similarity / (similarity.sum(1, keepdim=True) + 1e-5)
+
+    off_diagonal = similarity - torch.diag_embed(similarity.diagonal(dim1=1, dim2=2))
+    step = off_diagonal / (off_diagonal.sum(1, keepdim=True) + 1e-10)
+    second = torch.bmm(step, step)
+    second = second / (second.sum(1, keepdim=True) + 1e-10)
+    second = second * (second >= second_threshold / similarity.shape[1])
+    return first, second
+
+
+def correlated_map(correlation: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    """What goes with the positive positions and not with the negative ones (Pan et al. 2021, eq. 7).
+
+    Columns of ``correlation`` are min-max normalised; those of the positives are averaged and stretched, those of
+    the negatives likewise; the map is the stretched positive part of the difference.
+
+    Args:
+        correlation: B×n×n from ``self_correlation``, n = h·w.
+        positive: B×K×n in {0, 1}.
+        negative: B×K×n in {0, 1}.
+
+    Returns:
+        B×K×n in [0, 1].
+    """
+    rows = min_max(correlation, dim=1).transpose(1, 2)
+
+    def average(chosen: Tensor) -> Tensor:
+        return min_max(torch.bmm(chosen, rows) / chosen.sum(2, keepdim=True).clamp(min=1), dim=2)
+
+    return min_max((average(positive) - average(negative)).relu(), dim=2)
+
+
+def scg(
+    features: Tensor | Sequence[Tensor],
+    cam: Tensor,
+    tags: Tensor,
+    *,
+    first_threshold: float = 0.50,
+    second_threshold: float = 0.10,
+    foreground: float = 0.30,
+    background: float = 0.05,
+) -> Tensor:
+    """Spread a normalised CAM along the self-correlation of the features (Pan et al. 2021).
+
+    Positives are the positions with cam ≥ ``foreground``, negatives those with cam ≤ ``background``. Over the given
+    stages and both orders the element-wise maximum is taken. Our reading where stages differ in size: the cam is
+    resized to the stage and the result back to the cam's size, bilinearly.
+
+    Args:
+        features: B×C×h×w of one stage, or one such tensor per stage (any size).
+        cam: B×K×h×w normalised maps in [0, 1].
+        tags: B×K in {0, 1}; absent classes stay zero.
+        first_threshold, second_threshold: see ``self_correlation``.
+        foreground, background: on the cam, in [0, 1].
+
+    Returns:
+        The seed, B×K×h×w in [0, 1], of the cam's size and dtype.
+
+    Raises:
+        ValueError: the shapes do not go together, or there is no stage.
+    """
+    expect_maps(cam=cam)
+    expect_tags(tags, cam)
+    stages = [features] if isinstance(features, Tensor) else list(features)
+    if not stages:
+        raise ValueError("features: expected at least one stage, got none")
+    size = cam.shape[2:]
+    exact = torch.promote_types(cam.dtype, torch.float32)  # half precision loses sums over h·w entries
+    maps = cam.to(exact)
+    seed = torch.zeros_like(maps)
+    for stage in stages:
+        expect_maps(features=stage)
+        if stage.shape[0] != cam.shape[0]:
+            raise ValueError(f"features: expected the cam's batch of {cam.shape[0]}, got shape {tuple(stage.shape)}")
+        at_stage = maps if stage.shape[2:] == size else _resize(maps, stage.shape[2:])
+        flat = at_stage.flatten(2)
+        positive = (flat >= foreground).to(exact)
+        negative = (flat <= background).to(exact)
+        for correlation in self_correlation(
+            stage.to(exact), first_threshold=first_threshold, second_threshold=second_threshold
+        ):
+            spread = correlated_map(correlation, positive, negative).view_as(at_stage)
+            seed = torch.maximum(seed, spread if stage.shape[2:] == size else _resize(spread, size))
+    return (seed * tags[:, :, None, None].to(exact)).to(cam.dtype)
+
+
+def _resize(maps: Tensor, size: Sequence[int]) -> Tensor:
+    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)

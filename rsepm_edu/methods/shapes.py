@@ -1,0 +1,27 @@
+"""Shape checks shared by the methods: one clear line instead of a broadcasting surprise."""
+
+from torch import Tensor
+
+
+def expect_maps(**tensors: Tensor) -> None:
+    """Check that every named tensor is a floating batch of maps, B×C×h×w.
+
+    Raises:
+        ValueError: a tensor has not four dimensions.
+        TypeError: a tensor is not of a floating dtype.
+    """
+    for name, tensor in tensors.items():
+        if tensor.ndim != 4:
+            raise ValueError(f"{name}: expected BxCxhxw, got shape {tuple(tensor.shape)}")
+        if not tensor.is_floating_point():
+            raise TypeError(f"{name}: expected a floating dtype, got {tensor.dtype}")
+
+
+def expect_tags(tags: Tensor, maps: Tensor) -> None:
+    """Check that ``tags`` is B×K for ``maps`` of B×K×h×w.
+
+    Raises:
+        ValueError: the shapes do not go together.
+    """
+    if tags.shape != maps.shape[:2]:
+        raise ValueError(f"tags: expected BxK = {tuple(maps.shape[:2])}, got shape {tuple(tags.shape)}")
