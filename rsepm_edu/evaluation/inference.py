@@ -1,0 +1,209 @@
+"""From pictures to maps and labels: several scales, each with its mirror image.
+
+A network sees a picture at the scales 1.0, 0.5, 1.5 and 2.0, each together with its mirror image in
+one batch; mirrored maps are turned back, all are resized to the picture and summed up:
+
+    cam              normalize_cam( sum ReLU(M) ), divided by its maximum a class, 0 for absent tags
+    probabilities    mean of softmax(seg_logits)
+    tag probability  mean of sigmoid(tag_logits)
+
+Deviation from the released code, which resizes to scale times size: here both sides are rounded to
+a multiple of the network's stride, so that maps and picture cover the same ground whatever the size
+of the photograph.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rsepm_edu.data.transforms import normalise
+from rsepm_edu.methods.cam import normalize_cam
+from rsepm_edu.methods.shapes import expect_maps, expect_tags
+from rsepm_edu.models.network import SingleStageNetwork
+
+SCALES: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
+
+TAG_THRESHOLD = 0.34
+"""Probability from which a class counts as present when no tags are given (released setting)."""
+
+
+class Maps(NamedTuple):
+    """What a batch of B pictures HxW looks like to a network.
+
+    cam: BxKxHxW in [0, 1], normalised by its maximum a class; 0 for absent classes if tags were
+        given. Without tags every class reaches nearly 1, present or not.
+    probabilities: Bx(K+1)xHxW, the decoder's, summing to 1 over labels; None if it was left out.
+    tag_probabilities: BxK in [0, 1].
+    """
+
+    cam: Tensor
+    probabilities: Tensor | None
+    tag_probabilities: Tensor
+
+
+@contextmanager
+def evaluation_mode(network: nn.Module) -> Iterator[None]:
+    """Put a network into eval mode for a block and give every module its own mode back after it.
+
+    Each module is remembered by itself, since parts of a network in training may be held in eval
+    mode (fixed batch norm, say). Holds after an exception too.
+    """
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def multi_scale_maps(
+    network: SingleStageNetwork,
+    images: Tensor,
+    tags: Tensor | None = None,
+    *,
+    scales: Sequence[float] = SCALES,
+    mirror: bool = True,
+    decode: bool = True,
+) -> Maps:
+    """Maps of a batch of pictures over scales and mirror images (formulas above).
+
+    Memory is that of one forward pass over 2B pictures at the largest scale.
+
+    Args:
+        network: anything with `stride` and the call `network(images, decode=...) -> Outputs`; runs
+            in eval mode without gradients and has its modes back afterwards.
+        images: Bx3xHxW on the network's device, uint8 or already ImageNet-normalised floats.
+        tags: BxK in {0, 1}; without them no class is taken as absent.
+        scales: sizes relative to the picture; each side is rounded to a multiple of the stride.
+        mirror: see each scale's mirror image too.
+        decode: run the decoder; without it `probabilities` is None.
+
+    Returns:
+        `Maps` at the size of the pictures, in float32 (float64 for float64 pictures).
+
+    Raises:
+        TypeError: pictures of another dtype.
+        ValueError: pictures that are not Bx3xHxW, tags that are not BxK, or scales that are empty
+            or not positive.
+    """
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"images: expected Bx3xHxW, got {tuple(images.shape)}")
+    if not (images.dtype == torch.uint8 or images.is_floating_point()):
+        raise TypeError(f"images: expected uint8 or normalised floats, got {images.dtype}")
+    if not scales or min(scales) <= 0:
+        raise ValueError(f"scales: expected positive numbers, got {tuple(scales)}")
+    pictures = images.as_subclass(Tensor)
+    if pictures.dtype == torch.uint8:
+        pictures = normalise(pictures)
+
+    with evaluation_mode(network), torch.inference_mode():
+        cam, probabilities, tag_probabilities = _summed_maps(
+            network, pictures, scales=scales, mirror=mirror, decode=decode
+        )
+    # Outside inference mode, so that the results are ordinary tensors that can enter a loss.
+    views = len(scales) * (2 if mirror else 1)
+    return Maps(
+        normalize_cam(cam, tags),
+        None if probabilities is None else probabilities / views,
+        tag_probabilities / views,
+    )
+
+
+def _summed_maps(
+    network: SingleStageNetwork,
+    pictures: Tensor,
+    *,
+    scales: Sequence[float],
+    mirror: bool,
+    decode: bool,
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Sums over all views of ReLU'd cams, decoder probabilities and tag probabilities."""
+    size = pictures.shape[2], pictures.shape[3]
+    dtype = torch.promote_types(pictures.dtype, torch.float32)
+    cam = probabilities = tag_probabilities = None
+    for scale in scales:
+        view = _rescale(pictures, scale, network.stride)
+        outputs = network(torch.cat([view, view.flip(-1)]) if mirror else view, decode=decode)
+        # Turned back and summed while small: resizing is linear, so once per scale will do.
+        maps = _fold(outputs.cam.to(dtype).relu(), mirror)
+        cam = _add(cam, _resize(maps, size))
+        if outputs.seg_logits is not None:
+            # Logits are resized, not probabilities: the loss sees the decoder that way.
+            logits = _resize(outputs.seg_logits.to(dtype), size)
+            probabilities = _add(probabilities, _fold(logits.softmax(dim=1), mirror))
+        tags = outputs.tag_logits.to(dtype).sigmoid().unflatten(0, (-1, len(pictures)))
+        tag_probabilities = _add(tag_probabilities, tags.sum(dim=0))
+    assert cam is not None and tag_probabilities is not None  # there is at least one scale
+    return cam, probabilities, tag_probabilities
+
+
+def _add(total: Tensor | None, part: Tensor) -> Tensor:
+    return part if total is None else total + part
+
+
+def _rescale(pictures: Tensor, scale: float, stride: int) -> Tensor:
+    """Pictures at `scale`, each side rounded to a multiple of `stride`, one at least."""
+    height, width = (max(1, round(side * scale / stride)) * stride for side in pictures.shape[2:])
+    if (height, width) == tuple(pictures.shape[2:]):
+        return pictures
+    # Smaller pictures are smoothed first, as photographs resized in training are.
+    return F.interpolate(pictures, (height, width), mode="bilinear", align_corners=False, antialias=True)
+
+
+def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(maps, size, mode="bilinear", align_corners=False)
+
+
+def _fold(maps: Tensor, mirror: bool) -> Tensor:
+    """Maps of a batch plus those of its mirror images, turned back."""
+    if not mirror:
+        return maps
+    plain, mirrored = maps.chunk(2)
+    return plain + mirrored.flip(-1)
+
+
+def restrict_to_tags(probabilities: Tensor, tags: Tensor) -> Tensor:
+    """Take absent classes out of label probabilities and let the others sum to 1 again.
+
+    Args:
+        probabilities: Bx(K+1)xHxW, label 0 background.
+        tags: BxK in {0, 1}; background is always present.
+
+    Returns:
+        Bx(K+1)xHxW; where all present labels had probability 0, background gets 1.
+
+    Raises:
+        TypeError, ValueError: wrong dtype or shapes.
+    """
+    expect_maps(probabilities=probabilities)
+    expect_tags(tags, probabilities[:, 1:])
+    kept = probabilities.clone()
+    kept[:, 1:] *= tags[:, :, None, None].to(kept)
+    total = kept.sum(dim=1, keepdim=True)
+    kept[:, :1] = torch.where(total > 0, kept[:, :1], 1)
+    return kept / torch.where(total > 0, total, 1)
+
+
+def predict_labels(maps: Maps, tags: Tensor | None = None, *, tag_threshold: float = TAG_THRESHOLD) -> Tensor:
+    """The decoder's segmentation: arg-max over background and the classes that are present.
+
+    Without tags a class is present from a tag probability of `tag_threshold` on, so nothing but the
+    picture is used; a picture in which no class gets that far is background all over. With tags
+    (scoring seeds) those decide.
+
+    Returns:
+        int64 BxHxW, 0 background, 1 ... K.
+
+    Raises:
+        ValueError: maps without probabilities, or tags that are not BxK.
+    """
+    if maps.probabilities is None:
+        raise ValueError("maps: expected decoder probabilities, got none (made with decode=False)")
+    if tags is None:
+        tags = maps.tag_probabilities >= tag_threshold
+    return restrict_to_tags(maps.probabilities, tags).argmax(dim=1)

@@ -1,0 +1,158 @@
+"""Scoring a trained network on a split with masks: every map it can give, and what SCG and PAMR make of its CAM."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from rsepm_edu.data.transforms import normalise
+from rsepm_edu.data.voc import VocDataset
+from rsepm_edu.evaluation.inference import (
+    SCALES,
+    evaluation_mode,
+    multi_scale_maps,
+    predict_labels,
+    restrict_to_tags,
+)
+from rsepm_edu.evaluation.metrics import Scores, confusion_matrix, scores
+from rsepm_edu.evaluation.tables import Row
+from rsepm_edu.evaluation.thresholds import ThresholdSweep
+from rsepm_edu.methods.cam import normalize_cam
+from rsepm_edu.methods.pamr import pamr
+from rsepm_edu.methods.scg import scg
+from rsepm_edu.models.network import SingleStageNetwork
+
+CAM_MAPS = ("cam", "cam+pamr", "cam+scg", "cam+scg+pamr")
+DECODER = "decoder"
+
+
+def seed_maps(
+    network: SingleStageNetwork,
+    images: Tensor,
+    tags: Tensor,
+    *,
+    scales: Sequence[float] = SCALES,
+    mirror: bool = True,
+    decode: bool = True,
+) -> tuple[dict[str, Tensor], Tensor | None]:
+    """The seeds a network gives for pictures whose tags are known.
+
+    SCG works at the CAM's resolution on stages 4 and 5 of the picture at scale 1, PAMR at the picture's own
+    resolution; after PAMR each map is stretched to a maximum of 1 again, as in training.
+
+    Args:
+        network: trained.
+        images: B×3×H×W normalised, on its device.
+        tags: B×K in {0, 1}.
+        scales, mirror: see ``multi_scale_maps``.
+        decode: the decoder's map too, its probabilities restricted to the tags.
+
+    Returns:
+        Maps B×K×H×W in [0, 1] by name (``CAM_MAPS``, and ``DECODER`` if wanted), and the decoder's arg-max labels
+        B×H×W (background as the decoder itself sees it) or None.
+    """
+    maps = multi_scale_maps(network, images, tags, scales=scales, mirror=mirror, decode=decode)
+    size = (images.shape[2], images.shape[3])
+    with evaluation_mode(network), torch.no_grad():
+        outputs = network(images.contiguous(memory_format=torch.channels_last), decode=False)
+        coarse = F.interpolate(maps.cam, outputs.cam.shape[2:], mode="bilinear", align_corners=False, antialias=True)
+        spread = scg(outputs.stages[2:], normalize_cam(coarse), tags)
+        seeds = {"cam": maps.cam, "cam+scg": _enlarge(spread, size)}
+        # One call for both: the affinity, the dear part, depends on the picture alone.
+        both = pamr(images, torch.cat([seeds["cam"], seeds["cam+scg"]], dim=1))
+        seeds["cam+pamr"], seeds["cam+scg+pamr"] = normalize_cam(both).chunk(2, dim=1)
+    if maps.probabilities is None:
+        return seeds, None
+    seeds[DECODER] = restrict_to_tags(maps.probabilities, tags)[:, 1:]
+    return seeds, predict_labels(maps, tags)
+
+
+def _enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(maps, size, mode="bilinear", align_corners=False)
+
+
+class SeedScores:
+    """The sweeps of all seeds over a split, and the decoder's own arg-max; update picture by picture."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.classes = tuple(classes)
+        self.sweeps: dict[str, ThresholdSweep] = {}
+        self.labels: Tensor | None = None
+
+    def update(self, seeds: Mapping[str, Tensor], labels: Tensor | None, mask: Tensor) -> None:
+        """Add a batch: seeds B×K×H×W by name, arg-max labels B×H×W or None, masks B×H×W."""
+        for name, seed in seeds.items():
+            sweep = self.sweeps.setdefault(name, ThresholdSweep(len(self.classes)))
+            sweep.update(seed, mask)
+        if labels is not None:
+            counts = confusion_matrix(labels, mask, len(self.classes) + 1).cpu()
+            self.labels = counts if self.labels is None else self.labels + counts
+
+    def rows(self, *, seed: int, classes: Sequence[str] | None = None, prefix: str = "") -> list[Row]:
+        """Table rows: each map at its oracle threshold, and the decoder's arg-max, which needs no threshold.
+
+        Args:
+            seed: of the run.
+            classes: foreground classes the means are over; None: all.
+            prefix: put before each name.
+        """
+        rows = []
+        for name, sweep in self.sweeps.items():
+            threshold, result = sweep.best(self.classes, classes=classes)
+            rows.append(Row.from_scores(prefix + name, result, threshold=threshold, oracle=True, seed=seed))
+        if self.labels is not None:
+            result = scores(self.labels, self.classes, classes=classes)
+            name = f"{prefix}{DECODER} (arg-max)"
+            rows.append(Row.from_scores(name, result, threshold=None, oracle=False, seed=seed))
+        return rows
+
+
+def score_seeds(
+    network: SingleStageNetwork,
+    dataset: VocDataset,
+    *,
+    scales: Sequence[float] = SCALES,
+    mirror: bool = True,
+    decode: bool = True,
+    progress: bool = True,
+) -> SeedScores:
+    """Score all seeds of a network on a split opened with ``masks=True``, its tags given (seed quality).
+
+    Args:
+        network: on the device to use.
+        dataset: with masks.
+        decode: whether the decoder is trained and worth scoring.
+        progress: show a bar.
+    """
+    device = next(network.parameters()).device
+    result = SeedScores(dataset.classes)
+    for sample in tqdm(dataset, desc="scoring", disable=not progress, leave=False):
+        images = normalise(sample["image"].as_subclass(Tensor)[None].to(device))
+        tags = sample["tags"][None].to(device)
+        seeds, labels = seed_maps(network, images, tags, scales=scales, mirror=mirror, decode=decode)
+        result.update(seeds, labels, sample["mask"].as_subclass(Tensor)[None].to(device))
+    return result
+
+
+def score_segmentation(
+    network: SingleStageNetwork,
+    dataset: VocDataset,
+    *,
+    scales: Sequence[float] = SCALES,
+    mirror: bool = True,
+    classes: Sequence[str] | None = None,
+    progress: bool = True,
+) -> Scores:
+    """Score the final segmentation on a split opened with ``masks=True``: no tags, classes from the classifier."""
+    device = next(network.parameters()).device
+    labels = len(dataset.classes) + 1
+    total = torch.zeros(labels, labels, dtype=torch.int64)
+    for sample in tqdm(dataset, desc="scoring", disable=not progress, leave=False):
+        image = sample["image"].as_subclass(Tensor)[None].to(device)
+        maps = multi_scale_maps(network, image, scales=scales, mirror=mirror)
+        prediction = predict_labels(maps)
+        mask = sample["mask"].as_subclass(Tensor)[None].to(device)
+        total += confusion_matrix(prediction, mask, labels).cpu()
+    return scores(total, dataset.classes, classes=classes)

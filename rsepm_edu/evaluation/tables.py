@@ -1,0 +1,268 @@
+"""Results as tables: rows, their mean and range over seeds, and the folder that documents a run."""
+
+import json
+import math
+import os
+import platform
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torchvision
+
+from rsepm_edu.errors import UserError
+from rsepm_edu.evaluation.metrics import Scores
+from rsepm_edu.files import atomic_path, atomic_write_text
+
+
+@dataclass(frozen=True)
+class Row:
+    """One result of one run.
+
+    Attributes:
+        method: what was scored, such as "CAM + PAMR".
+        miou: in percent.
+        fp, fn: fractions of the union, means over foreground classes (see `metrics`); NaN where no
+            foreground class occurs.
+        threshold: background score θ, None where there is none (arg-max of a decoder).
+        oracle: whether masks were used to choose the threshold or the checkpoint.
+        seed: the random seed of the run.
+    """
+
+    method: str
+    miou: float
+    fp: float
+    fn: float
+    threshold: float | None
+    oracle: bool
+    seed: int
+
+    @classmethod
+    def from_scores(cls, method: str, scores: Scores, *, threshold: float | None, oracle: bool, seed: int) -> "Row":
+        """A row from `Scores`, whose mIoU is a fraction and becomes percent here."""
+        return cls(method, 100 * scores.miou, scores.fp, scores.fn, threshold, oracle, seed)
+
+
+class Spread(NamedTuple):
+    """Mean, lowest and highest of a number over seeds."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A method over its seeds; `miou` in percent, `fp` and `fn` as fractions."""
+
+    method: str
+    oracle: bool
+    seeds: int
+    miou: Spread
+    fp: Spread
+    fn: Spread
+
+
+def summary(rows: Sequence[Row]) -> list[Summary]:
+    """Mean and range over seeds of each method, in the order in which methods first appear.
+
+    Rows with an oracle threshold and rows without are never averaged together.
+
+    Raises:
+        ValueError: a method has two rows of one seed.
+    """
+    groups: dict[tuple[str, bool], list[Row]] = {}
+    for row in rows:
+        group = groups.setdefault((row.method, row.oracle), [])
+        if any(row.seed == other.seed for other in group):
+            raise ValueError(f"rows: expected one row a seed, got seed {row.seed} twice for {row}")
+        group.append(row)
+    return [
+        Summary(
+            method,
+            oracle,
+            len(group),
+            _spread([row.miou for row in group]),
+            _spread([row.fp for row in group]),
+            _spread([row.fn for row in group]),
+        )
+        for (method, oracle), group in groups.items()
+    ]
+
+
+def text(rows: Sequence[Row]) -> str:
+    """The rows as aligned columns for a terminal."""
+    table = [_ROW_HEAD, *(_row_cells(row) for row in rows)]
+    widths = [max(len(cells[column]) for cells in table) for column in range(len(_ROW_HEAD))]
+    lines = [
+        "  ".join(
+            # words to the left, numbers to the right
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ).rstrip()
+        for cells in table
+    ]
+    lines.insert(1, "-" * max(len(line) for line in lines))
+    return "\n".join(lines) + "\n"
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The rows as a Markdown table, then each method's mean (lowest – highest) over seeds."""
+    return "\n".join(
+        [
+            *_markdown_table(_ROW_HEAD, [_row_cells(row) for row in rows]),
+            "",
+            "Mean over seeds (lowest – highest):",
+            "",
+            *_markdown_table(_SUMMARY_HEAD, [_summary_cells(line) for line in summary(rows)]),
+            "",
+            "mIoU in %; FP and FN as fractions of the union, means over foreground classes. "
+            "Oracle: masks were used to choose the threshold or the checkpoint.",
+            "",
+        ]
+    )
+
+
+def to_json(rows: Sequence[Row]) -> str:
+    """A JSON list with one object a row, its keys the fields of `Row`; NaN becomes null.
+
+    mIoU is rounded to 2 decimals, FP and FN to 3: more are noise between machines.
+    """
+    objects = [
+        {
+            name: None if isinstance(value, float) and math.isnan(value) else value
+            for name, value in asdict(_rounded(row)).items()
+        }
+        for row in rows
+    ]
+    return json.dumps(objects, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read_rows(path: str | os.PathLike[str]) -> list[Row]:
+    """Read a table.json back.
+
+    Raises:
+        UserError: the file is missing or is no list of rows.
+    """
+    expected = {field.name for field in fields(Row)}
+    try:
+        objects = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: expected a JSON table of results, got {error}") from error
+    rows = []
+    for entry in objects if isinstance(objects, list) else [objects]:
+        if not isinstance(entry, dict) or set(entry) != expected:
+            raise UserError(f"{path}: expected rows with {sorted(expected)}, got {entry!r:.200}")
+        numbers = {name: math.nan if entry[name] is None else entry[name] for name in ("miou", "fp", "fn")}
+        rows.append(Row(**{**entry, **numbers}))
+    return rows
+
+
+def write_results(
+    folder: str | os.PathLike[str],
+    rows: Sequence[Row],
+    *,
+    command: str,
+    config: Mapping[str, Any],
+    log: str | os.PathLike[str] | None,
+) -> None:
+    """Write all that belongs to a table of results, each file whole or not at all.
+
+    `table.json`, `table.md`, `command.txt`, `config.json`, `versions.json`, and the log, copied as
+    `log` with its own suffix. Names of hosts and paths are not recorded here; keep them out of
+    `command` and `config`.
+
+    Raises:
+        UserError: the log is missing.
+        ValueError: no rows, or two rows of one method and seed.
+        TypeError: a config that JSON cannot hold.
+    """
+    if not rows:
+        raise ValueError("rows: expected at least one, got none")
+    if log is not None and not Path(log).is_file():
+        raise UserError(f"{log}: expected the log of the run, found no such file")
+    rounded = [_rounded(row) for row in rows]  # both tables show, and average, the same numbers
+    contents = {
+        "command.txt": command.strip() + "\n",
+        "config.json": json.dumps(dict(config), indent=2, ensure_ascii=False) + "\n",
+        "versions.json": json.dumps(versions(), indent=2) + "\n",
+        "table.md": markdown(rounded),
+        "table.json": to_json(rounded),
+    }
+    target = Path(folder)
+    if log is not None:
+        with atomic_path(target / f"log{Path(log).suffix}") as temporary:
+            shutil.copyfile(log, temporary)
+    for name, content in contents.items():
+        atomic_write_text(target / name, content)
+
+
+def versions() -> dict[str, str | int | None]:
+    """What numbers may depend on: versions and kind of machine, without its name."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "numpy": np.__version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpu_count": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+_ROW_HEAD = ("method", "mIoU", "FP", "FN", "threshold", "oracle", "seed")
+_SUMMARY_HEAD = ("method", "oracle", "seeds", "mIoU", "FP", "FN")
+
+
+def _rounded(row: Row) -> Row:
+    return replace(row, miou=round(row.miou, 2), fp=round(row.fp, 3), fn=round(row.fn, 3))
+
+
+def _row_cells(row: Row) -> tuple[str, ...]:
+    return (
+        row.method,
+        _percent(row.miou),
+        _fraction(row.fp),
+        _fraction(row.fn),
+        "–" if row.threshold is None else f"{row.threshold:.2f}",
+        "yes" if row.oracle else "no",
+        str(row.seed),
+    )
+
+
+def _summary_cells(line: Summary) -> tuple[str, ...]:
+    return (
+        line.method,
+        "yes" if line.oracle else "no",
+        str(line.seeds),
+        *(
+            f"{show(spread.mean)} ({show(spread.low)} – {show(spread.high)})"
+            for spread, show in (
+                (line.miou, _percent),
+                (line.fp, _fraction),
+                (line.fn, _fraction),
+            )
+        ),
+    )
+
+
+def _markdown_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    escaped = [[cell.replace("|", r"\|") for cell in cells] for cells in (head, *body)]
+    escaped.insert(1, ["---"] + ["---:"] * (len(head) - 1))
+    return [f"| {' | '.join(cells)} |" for cells in escaped]
+
+
+def _percent(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.2f}"
+
+
+def _fraction(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"
+
+
+def _spread(values: Sequence[float]) -> Spread:
+    return Spread(sum(values) / len(values), min(values), max(values))
