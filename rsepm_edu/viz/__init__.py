@@ -1,0 +1,1 @@
+"""Pictures: `panels` draws static ones, `explorers` draws those with a slider."""

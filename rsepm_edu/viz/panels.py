@@ -1,0 +1,338 @@
+"""Static pictures of images, maps and masks, drawn without matplotlib's global state.
+
+Nothing here normalises. A map comes in [0, 1] and is drawn on that scale, so that two maps in two
+pictures can be compared; who wants another scale changes the map first and says so.
+"""
+
+import io
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Patch
+from torch import Tensor
+
+from rsepm_edu.data.palette import VOID, colourise
+from rsepm_edu.files import atomic_path
+
+Picture = npt.NDArray[np.uint8]
+Array = Tensor | npt.NDArray[Any]
+
+ROUNDING = 1e-3
+"""How far a map may leave [0, 1]: sums of rounded numbers do, by less than this."""
+
+HEAT = (matplotlib.colormaps["inferno"](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
+"""256x3: the colour of a map's value 0/255, 1/255 ... 255/255, from black to pale yellow."""
+
+
+class _Figure(Figure):
+    """A figure that notebooks show by itself, whichever matplotlib backend is active."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=85, metadata={"Software": None})  # notebooks stay small
+        return buffer.getvalue()
+
+
+LINE_COLOURS = ("#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#e69f00")
+"""Okabe and Ito's: they stay apart for colour-blind readers."""
+
+
+@dataclass(frozen=True)
+class PanelSample:
+    """What one row of a training panel shows; whatever is None is left out of that row.
+
+    image: uint8 3xHxW. cam, seed: float KxHxW in [0, 1]. pseudo_mask, decoder, truth: labels HxW
+    (0 background, 1 to K, 255 void). All of the image's size: the caller resizes.
+    """
+
+    image: Array
+    name: str = ""
+    cam: Array | None = None
+    seed: Array | None = None
+    pseudo_mask: Array | None = None
+    decoder: Array | None = None
+    truth: Array | None = None
+
+
+def picture(image: Array) -> Picture:
+    """An image uint8 3xHxW (or HxWx3, passed through) as a picture uint8 HxWx3."""
+    array = _array(image)
+    if array.dtype != np.uint8:
+        raise TypeError(f"expected a uint8 image, got {array.dtype}")
+    if array.ndim == 3 and array.shape[0] == 3 and array.shape[2] != 3:
+        array = array.transpose(1, 2, 0)
+    if array.ndim != 3 or array.shape[2] != 3:
+        raise ValueError(f"expected an image 3xHxW or HxWx3, got shape {array.shape}")
+    return np.ascontiguousarray(array)
+
+
+def heat(values: Array) -> Picture:
+    """One map HxW in [0, 1] in colours, black for 0 to pale yellow for 1: uint8 HxWx3."""
+    array = _unit(values)
+    if array.ndim != 2:
+        raise ValueError(f"expected a map HxW, got shape {array.shape}")
+    return HEAT[(array * 255).round().astype(np.uint8)]
+
+
+def overlay(image: Array, values: Array, *, opacity: float = 0.6) -> Picture:
+    """Lay a map or a mask over its image.
+
+    - Map, float HxW in [0, 1]: `heat` colours, mixed half and half for `opacity` 0.5.
+    - Maps, float KxHxW in [0, 1]: each pixel in the palette colour of its strongest class k + 1,
+      mixed with weight `opacity` times that class's value.
+    - Mask, integer HxW: palette colours with weight `opacity`, nothing over background, and void
+      opaque, so that it is never taken for background.
+
+    The values are drawn as they are: nothing is rescaled, clipped or squared.
+
+    Args:
+        image: uint8 3xHxW or HxWx3.
+        values: a map, maps or a mask, of the image's height and width.
+        opacity: 0 (only the image) to 1.
+
+    Returns:
+        uint8 HxWx3.
+
+    Raises:
+        ValueError: sizes differ, or a map leaves [0, 1]. TypeError: the image is not uint8.
+    """
+    under = picture(image)
+    array = _array(values)
+    if array.ndim not in (2, 3) or array.shape[-2:] != under.shape[:2]:
+        raise ValueError(
+            f"expected a map HxW, maps KxHxW or a mask HxW for an image of size "
+            f"{under.shape[:2]}, got shape {array.shape}"
+        )
+    if np.issubdtype(array.dtype, np.integer):
+        over = colourise(array)
+        weight = np.where(array == 0, 0.0, opacity)
+        weight[array == VOID] = 1.0
+    elif array.ndim == 2:
+        over, weight = heat(array), np.full(array.shape, opacity)
+    else:
+        array = _unit(array)
+        over, weight = colourise(array.argmax(axis=0) + 1), opacity * array.max(axis=0)
+    weight = weight[..., None]
+    return ((1 - weight) * under + weight * over).round().astype(np.uint8)
+
+
+def class_colours(class_names: Sequence[str]) -> dict[str, str]:
+    """The palette colour ("#rrggbb") of background, of each class in order, and of void."""
+    labels = np.array([[*range(len(class_names) + 1), VOID]])
+    colours = [f"#{bytes(colour).hex()}" for colour in colourise(labels)[0]]
+    return dict(zip(["background", *class_names, "void"], colours, strict=True))
+
+
+def panel(
+    rows: Sequence[Sequence[Array | None]],
+    columns: Sequence[str],
+    titles: Sequence[str] | None = None,
+    *,
+    legend: Mapping[str, str] | None = None,
+    size: float = 1.6,
+) -> Figure:
+    """A table of pictures.
+
+    Args:
+        rows: pictures uint8 (HxWx3 or 3xHxW) row by row; None leaves a cell empty.
+        columns: one header for each column.
+        titles: one name for each row, written at its left.
+        legend: name to colour, written below the table; see `class_colours`.
+        size: width of one picture in inches.
+
+    Raises:
+        ValueError: a row or `titles` does not fit the table.
+    """
+    if not rows or any(len(row) != len(columns) for row in rows):
+        raise ValueError(f"expected rows of {len(columns)} pictures, got {[len(row) for row in rows]}")
+    if titles is not None and len(titles) != len(rows):
+        raise ValueError(f"expected {len(rows)} titles, got {len(titles)}")
+    drawn = [[None if cell is None else picture(cell) for cell in row] for row in rows]
+    heights = [max(_aspect(cell) for cell in row) for row in drawn]
+    width = size * len(columns) + (0.25 if titles is not None else 0.0)
+    per_line = max(3, int(width / 0.9))  # legend entries
+    lines = 0 if legend is None else -(-len(legend) // per_line)
+    figure = _Figure(
+        figsize=(width, sum(size * height + 0.05 for height in heights) + 0.25 + 0.25 * lines),
+        layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0),
+    )
+    axes = figure.subplots(len(rows), len(columns), squeeze=False, height_ratios=heights)
+    for r, row in enumerate(drawn):
+        for c, cell in enumerate(row):
+            _draw(axes[r, c], cell)
+            if r == 0:
+                axes[r, c].set_title(columns[c], fontsize=9)
+        if titles is not None:
+            axes[r, 0].set_ylabel(titles[r], fontsize=9)
+    if legend is not None:
+        figure.legend(
+            [Patch(facecolor=colour, edgecolor="0.3") for colour in legend.values()],
+            list(legend),
+            loc="outside lower center",
+            ncols=per_line,
+            fontsize=8,
+            frameon=False,
+        )
+    return figure
+
+
+def numbers(tensors: Mapping[str, Array], *, size: float = 0.55) -> Figure:
+    """Small tensors as coloured squares with their numbers in them, side by side.
+
+    Args:
+        tensors: title to tensor CxHxW, HxW or W, of any numeric dtype. Channels stand side by side.
+            One colour scale, blue below 0 and red above, serves all of them. NaN is shown as void.
+        size: width of one square in inches.
+
+    Raises:
+        ValueError: a tensor with no or more than three dimensions.
+    """
+    arrays = {title: np.asarray(_array(tensor), dtype=float) for title, tensor in tensors.items()}
+    if any(not 1 <= array.ndim <= 3 for array in arrays.values()):
+        raise ValueError(f"expected CxHxW, HxW or W, got {[a.shape for a in arrays.values()]}")
+    blocks = {title: np.atleast_3d(array.T).T for title, array in arrays.items()}
+    finite = np.concatenate([block[np.isfinite(block)] for block in blocks.values()])
+    largest = float(np.abs(finite).max(initial=0.0)) or 1.0
+    widths = [block.shape[2] for block in blocks.values() for _ in block]
+    tall = max(block.shape[1] for block in blocks.values())
+    figure = _Figure(figsize=(size * (sum(widths) + 0.5 * len(widths)), size * tall + 0.3), layout="constrained")
+    axes = iter(figure.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0])
+    for title, block in blocks.items():
+        for channel, values in enumerate(block):
+            ax = next(axes)
+            ax.imshow(values, cmap="RdBu_r", vmin=-1.3 * largest, vmax=1.3 * largest)
+            for (y, x), value in np.ndenumerate(values):
+                text = "void" if np.isnan(value) else f"{value + 0.0:.4g}"  # + 0.0: no "-0"
+                ax.text(x, y, text, ha="center", va="center", fontsize=9)
+            name = f"{title}[{channel}]" if len(block) > 1 else title
+            ax.set_title(name, fontsize=8)
+            ax.set_xticks([])
+            ax.set_yticks([])
+    return figure
+
+
+def curves(
+    x: Sequence[float],
+    lines: Mapping[str, Sequence[float]],
+    *,
+    xlabel: str,
+    mark: tuple[float, str] | None = None,
+) -> Figure:
+    """Curves over a common axis, each between 0 and 1 (scores over thresholds, say).
+
+    Args:
+        x: where the values were taken.
+        lines: name to one value for each x.
+        xlabel: what x is.
+        mark: a place on the axis to point out, and its name.
+
+    Raises:
+        ValueError: a line that has not one value for each x.
+    """
+    figure = _Figure(figsize=(5.0, 2.8), layout="constrained")
+    ax = figure.subplots()
+    for (name, values), colour in zip(lines.items(), itertools.cycle(LINE_COLOURS), strict=False):
+        if len(values) != len(x):
+            raise ValueError(f"{name}: expected {len(x)} values, got {len(values)}")
+        ax.plot(x, values, ".-", color=colour, label=name)
+    if mark is not None:
+        ax.axvline(mark[0], color="0.6", linestyle=":", label=mark[1])
+    ax.set(xlabel=xlabel, ylim=(0, 1))
+    ax.grid(axis="y", color="0.92")
+    ax.spines[["top", "right"]].set_visible(False)
+    figure.legend(fontsize=8, frameon=False, ncols=len(lines) + 1, loc="outside upper center")
+    return figure
+
+
+def training_panel(samples: Sequence[PanelSample], class_names: Sequence[str]) -> Figure:
+    """What training sees: one row a picture; image, cam, seed, pseudo mask, decoder, ground truth.
+
+    Columns that no sample fills are left out. The legend names the classes that are drawn.
+
+    Raises:
+        ValueError: no samples, a map outside [0, 1], or a map not of its image's size.
+    """
+    fields = [name for name in _COLUMNS if any(getattr(s, name) is not None for s in samples)]
+    rows = [[_cell(sample, name) for name in fields] for sample in samples]
+    colours = class_colours(class_names)
+    labels = set[int]()
+    for sample in samples:
+        for maps in (sample.cam, sample.seed):
+            if maps is not None:
+                labels |= {int(k) + 1 for k in np.flatnonzero(_array(maps).max(axis=(1, 2)))}
+        for mask in (sample.pseudo_mask, sample.decoder, sample.truth):
+            if mask is not None:
+                labels |= {int(label) for label in np.unique(_array(mask))}
+    drawn = [name for label, name in enumerate(class_names, start=1) if label in labels]
+    return panel(
+        rows,
+        [_COLUMNS[name] for name in fields],
+        [sample.name for sample in samples],
+        legend={name: colours[name] for name in ["background", *drawn, "void"]},
+    )
+
+
+def save_panel(path: str | os.PathLike[str], samples: Sequence[PanelSample], class_names: Sequence[str]) -> None:
+    """Write `training_panel(samples, class_names)` to a PNG file, atomically."""
+    figure = training_panel(samples, class_names)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": None})
+
+
+_COLUMNS = {
+    "image": "image",
+    "cam": "cam",
+    "seed": "seed",
+    "pseudo_mask": "pseudo mask",
+    "decoder": "decoder",
+    "truth": "ground truth",
+}
+
+
+def _cell(sample: PanelSample, name: str) -> Picture | None:
+    value = getattr(sample, name)
+    if value is None:
+        return None
+    if name == "image":
+        return picture(value)
+    if name in ("cam", "seed"):
+        return overlay(sample.image, value, opacity=0.9)
+    shape = picture(sample.image).shape[:2]
+    if _array(value).shape != shape:
+        raise ValueError(f"expected {name} {shape}, got shape {_array(value).shape}")
+    return colourise(value)
+
+
+def _draw(ax: Axes, cell: Picture | None) -> None:
+    ax.set_xticks([])
+    ax.set_yticks([])
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    if cell is not None:
+        ax.imshow(cell, interpolation="nearest")
+
+
+def _aspect(cell: Picture | None) -> float:
+    return 1.0 if cell is None else cell.shape[0] / cell.shape[1]
+
+
+def _array(values: Array) -> npt.NDArray[Any]:
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+
+
+def _unit(values: Array) -> npt.NDArray[np.floating]:
+    array = _array(values)
+    if not np.issubdtype(array.dtype, np.floating):
+        raise TypeError(f"expected a floating map, got {array.dtype}")
+    if not (array >= -ROUNDING).all() or not (array <= 1 + ROUNDING).all():  # NaN fails both
+        raise ValueError(f"expected a map in [0, 1], got {array.min():.4g} to {array.max():.4g}: normalise first")
+    return array.astype(np.float64).clip(0, 1)

@@ -1,0 +1,177 @@
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+from rsepm_edu.data.palette import VOID, colourise, voc_palette
+from rsepm_edu.viz import panels
+
+PALETTE = np.array(voc_palette()).reshape(256, 3)
+
+
+@pytest.fixture
+def image() -> torch.Tensor:
+    return torch.randint(0, 256, (3, 6, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_overlay_of_one_map_mixes_image_and_heat_colour_pixel_by_pixel(image):
+    values = torch.linspace(0, 1, 48).reshape(6, 8)
+    result = panels.overlay(image, values, opacity=0.25)
+    for y in range(6):
+        for x in range(8):
+            heat = panels.HEAT[round(float(values[y, x]) * 255)]
+            wanted = [0.75 * float(image[c, y, x]) + 0.25 * float(heat[c]) for c in range(3)]
+            assert np.abs(result[y, x] - np.array(wanted)).max() <= 0.5 + 1e-6
+    assert result.dtype == np.uint8 and result.shape == (6, 8, 3)
+
+
+def test_overlay_of_maps_shows_the_strongest_class_by_its_value(image):
+    maps = torch.rand(3, 6, 8, generator=torch.Generator().manual_seed(1))
+    result = panels.overlay(image, maps, opacity=0.9)
+    for y in range(6):
+        for x in range(8):
+            k = max(range(3), key=lambda k: float(maps[k, y, x]))
+            weight = 0.9 * float(maps[k, y, x])
+            wanted = (1 - weight) * image[:, y, x].numpy() + weight * PALETTE[k + 1]
+            assert np.abs(result[y, x] - wanted).max() <= 0.5 + 1e-6
+
+
+def test_overlay_does_not_rescale_a_weak_map(image):
+    weak = torch.full((1, 6, 8), 0.1)
+    strong = torch.full((1, 6, 8), 1.0)
+    assert (panels.overlay(image, 0 * weak) == image.permute(1, 2, 0).numpy()).all()
+    assert (panels.overlay(image, strong, opacity=1.0) == PALETTE[1]).all()
+    changed = np.abs(panels.overlay(image, weak).astype(int) - image.permute(1, 2, 0).numpy())
+    assert changed.max() <= 0.06 * 255 + 1  # opacity 0.6 times 0.1, never more
+
+
+def test_overlay_of_a_mask_leaves_background_and_hides_nothing_of_void(image):
+    mask = torch.zeros(6, 8, dtype=torch.int64)
+    mask[0], mask[1] = 2, VOID
+    result = panels.overlay(image, mask, opacity=0.5)
+    assert (result[2:] == image.permute(1, 2, 0)[2:].numpy()).all()
+    assert (result[1] == PALETTE[VOID]).all()
+    mixed = 0.5 * image[:, 0].T.numpy() + 0.5 * PALETTE[2]
+    assert np.abs(result[0] - mixed).max() <= 0.5 + 1e-6
+
+
+def test_overlay_leaves_its_inputs_alone(image):
+    values = torch.rand(2, 6, 8)
+    before = image.clone(), values.clone()
+    panels.overlay(image, values)
+    assert torch.equal(image, before[0]) and torch.equal(values, before[1])
+
+
+@pytest.mark.parametrize("bad", [1.01, -0.1, float("nan")])
+@pytest.mark.parametrize("shape", [(6, 8), (2, 6, 8)])
+def test_overlay_rejects_maps_that_nobody_normalised(image, bad, shape):
+    values = torch.full(shape, 0.5)
+    values[..., 0, 0] = bad
+    with pytest.raises(ValueError, match=r"expected a map in \[0, 1\].*normalise first"):
+        panels.overlay(image, values)
+
+
+def test_overlay_takes_rounding_errors(image):
+    almost = torch.tensor([1 + 1e-6, -1e-6]).repeat(6, 4)
+    assert (panels.overlay(image, almost) == panels.overlay(image, almost.clamp(0, 1))).all()
+
+
+def test_overlay_rejects_wrong_sizes_and_dtypes(image):
+    with pytest.raises(ValueError, match=r"size \(6, 8\), got shape \(3, 4\)"):
+        panels.overlay(image, torch.zeros(3, 4))
+    with pytest.raises(TypeError, match="expected a uint8 image, got float32"):
+        panels.overlay(image.float(), torch.zeros(6, 8))
+    with pytest.raises(ValueError, match="expected an image 3xHxW or HxWx3, got shape"):
+        panels.picture(image[0])
+    with pytest.raises(ValueError, match="expected a map HxW, got shape"):
+        panels.heat(torch.zeros(1, 6, 8))
+
+
+def test_picture_takes_both_orders(image):
+    assert (panels.picture(image) == panels.picture(image.permute(1, 2, 0))).all()
+
+
+def test_panel_is_a_table_with_headers_titles_and_legend(image):
+    figure = panels.panel(
+        [[image, None], [panels.heat(torch.zeros(6, 8)), image]],
+        ["one", "two"],
+        ["first", "second"],
+        legend=panels.class_colours(["cat"]),
+    )
+    assert isinstance(figure, Figure)
+    assert [ax.get_title() for ax in figure.axes] == ["one", "two", "", ""]
+    assert [ax.get_ylabel() for ax in figure.axes] == ["first", "", "second", ""]
+    assert [len(ax.images) for ax in figure.axes] == [1, 0, 1, 1]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "background",
+        "cat",
+        "void",
+    ]
+    assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_panel_rejects_a_table_with_holes(image):
+    with pytest.raises(ValueError, match=r"expected rows of 2 pictures, got \[1\]"):
+        panels.panel([[image]], ["a", "b"])
+    with pytest.raises(ValueError, match="expected 1 titles, got 2"):
+        panels.panel([[image]], ["a"], ["x", "y"])
+
+
+def test_class_colours_are_the_palette():
+    assert panels.class_colours(["a", "b"]) == {
+        "background": "#000000",
+        "a": "#800000",
+        "b": "#008000",
+        "void": "#e0e0c0",
+    }
+
+
+def test_numbers_writes_every_entry():
+    figure = panels.numbers({"F": torch.arange(8.0).reshape(2, 2, 2), "w": torch.tensor([[1, -1], [0, 2]]), "v": [0.5]})
+    assert [ax.get_title() for ax in figure.axes] == ["F[0]", "F[1]", "w", "v"]
+    texts = [[text.get_text() for text in ax.texts] for ax in figure.axes]
+    assert texts == [["0", "1", "2", "3"], ["4", "5", "6", "7"], ["1", "-1", "0", "2"], ["0.5"]]
+    assert figure.axes[3].images[0].get_array().shape == (1, 1)
+    with pytest.raises(ValueError, match="expected CxHxW, HxW or W"):
+        panels.numbers({"F": torch.zeros(1, 1, 1, 1)})
+
+
+def test_figures_leave_no_pyplot_state(image):
+    import matplotlib.pyplot as plt
+
+    panels.panel([[image]], ["a"])
+    panels.numbers({"a": torch.zeros(2, 2)})
+    assert plt.get_fignums() == []
+
+
+def sample(image, **given):
+    mask = torch.zeros(6, 8, dtype=torch.int64)
+    mask[0], mask[1] = 2, VOID
+    maps = torch.zeros(3, 6, 8)
+    maps[2, 0, 0] = 1.0
+    return panels.PanelSample(image=image, name="p1", cam=maps, seed=maps, pseudo_mask=mask, **given)
+
+
+def test_training_panel_shows_the_masks_unchanged_and_names_the_drawn_classes(image):
+    figure = panels.training_panel([sample(image)], ["cat", "dog", "cow"])
+    assert [ax.get_title() for ax in figure.axes] == ["image", "cam", "seed", "pseudo mask"]
+    shown = figure.axes[3].images[0].get_array()
+    assert (np.asarray(shown) == colourise(sample(image).pseudo_mask)).all()
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["background", "dog", "cow", "void"]
+
+
+def test_save_panel_writes_the_columns_that_are_given(image, tmp_path):
+    path = tmp_path / "panels" / "epoch_003.png"
+    decoder = torch.ones(6, 8, dtype=torch.uint8)
+    panels.save_panel(path, [sample(image, decoder=decoder), sample(image)], ["cat", "dog", "cow"])
+    with Image.open(path) as png:
+        assert png.format == "PNG" and png.width > 600
+    assert [file.name for file in path.parent.iterdir()] == ["epoch_003.png"]
+
+
+def test_training_panel_rejects_masks_of_another_size(image):
+    small = panels.PanelSample(image=image, decoder=torch.zeros(3, 4, dtype=torch.uint8))
+    with pytest.raises(ValueError, match=r"expected decoder \(6, 8\), got shape \(3, 4\)"):
+        panels.training_panel([small], ["cat"])
