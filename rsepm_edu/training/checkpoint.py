@@ -1,0 +1,102 @@
+"""Checkpoints: all that a run needs to go on, and a network that is ready to use."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rsepm_edu.errors import UserError
+from rsepm_edu.files import atomic_path
+from rsepm_edu.models.network import SingleStageNetwork, build_network
+from rsepm_edu.training.config import TrainConfig
+
+FORMAT = 1
+
+
+@dataclass
+class Checkpoint:
+    """What a file holds: settings, classes, epochs done, and the states of network, average and optimiser."""
+
+    config: TrainConfig
+    classes: tuple[str, ...]
+    epoch: int
+    network: dict[str, Any]
+    ema: dict[str, Any]
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any]
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint beside ``path`` and rename it: a reader finds the old one or the new one, whole."""
+    state = {
+        "format": FORMAT,
+        "config": json.dumps(asdict(checkpoint.config)),  # plain text, so that weights_only loading is enough
+        "classes": list(checkpoint.classes),
+        "epoch": checkpoint.epoch,
+        "network": checkpoint.network,
+        "ema": checkpoint.ema,
+        "optimizer": checkpoint.optimizer,
+        "scaler": checkpoint.scaler,
+    }
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint onto the CPU, with ``weights_only=True``.
+
+    Raises:
+        UserError: missing, unreadable, or not a checkpoint of this package.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: expected a checkpoint, got no such file")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds: pickle, zip, runtime, end of file
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{path}: expected a whole checkpoint, got: {reason}") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise UserError(f"{path}: expected a checkpoint of rsepm-edu, format {FORMAT}, got another file")
+    try:
+        config = TrainConfig.from_dict(json.loads(state["config"]))
+    except UserError as error:  # written by another version
+        raise UserError(f"{path}: {error}") from error
+    return Checkpoint(
+        config=config,
+        classes=tuple(state["classes"]),
+        epoch=state["epoch"],
+        network=state["network"],
+        ema=state["ema"],
+        optimizer=state["optimizer"],
+        scaler=state["scaler"],
+    )
+
+
+def network_from_config(
+    config: TrainConfig, classes: tuple[str, ...], *, weights: str | None = None
+) -> SingleStageNetwork:
+    """The network of a run, with the weights it starts from or those named by ``weights``."""
+    return build_network(
+        config.backbone,
+        classes,
+        output_stride=config.output_stride,
+        weights=config.weights if weights is None else weights,
+        decoder_channels=config.decoder_channels,
+        decoder_rates=config.decoder_rates,
+        separable=config.separable,
+    )
+
+
+def load_network(path: str | Path) -> SingleStageNetwork:
+    """The averaged network of a checkpoint, on the CPU, in evaluation mode.
+
+    Raises:
+        UserError: see ``load_checkpoint``.
+    """
+    checkpoint = load_checkpoint(path)
+    network = network_from_config(checkpoint.config, checkpoint.classes, weights="none")
+    network.load_state_dict(checkpoint.ema)
+    return network.eval()

@@ -1,0 +1,283 @@
+"""The training loop: from a folder of pictures with tags to a checkpoint that segments.
+
+Nothing here reads a mask: the data set is opened without them. Only the pictures of a run's state (report.py) show one,
+where there is one, for the eye alone.
+"""
+
+import json
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from rsepm_edu.data.loading import derive_seed, epoch_loader
+from rsepm_edu.data.transforms import normalise, training_transform
+from rsepm_edu.data.voc import Sample, VocDataset
+from rsepm_edu.errors import UserError
+from rsepm_edu.files import atomic_write_text
+from rsepm_edu.models.network import SingleStageNetwork
+from rsepm_edu.training.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    network_from_config,
+    save_checkpoint,
+)
+from rsepm_edu.training.config import TrainConfig
+from rsepm_edu.training.losses import Phase, mix, mixed_losses, phase_of, plain_losses, refine
+from rsepm_edu.training.optimizer import (
+    MovingAverage,
+    freeze,
+    make_optimizer,
+    set_learning_rate,
+    training_mode,
+)
+from rsepm_edu.training.report import TrainingLog
+
+LAST = "last.pt"
+# Settings that change how a run is carried out, not what it computes: these may differ when it is resumed.
+RESUMABLE = ("workers", "panel_every", "checkpoint_every", "weights")
+
+
+class NotFiniteError(RuntimeError):
+    """A loss was infinite or not a number; the message says which, and where the last good checkpoint is."""
+
+
+class Trainer:
+    """All the state of a run: network, average, optimiser, and how many epochs are done.
+
+    Args:
+        config: the settings.
+        classes: names of the K classes.
+        device: where to train.
+    """
+
+    def __init__(self, config: TrainConfig, classes: tuple[str, ...], device: torch.device) -> None:
+        self.config = config
+        self.classes = classes
+        self.device = device
+        torch.manual_seed(derive_seed(config.seed, "weights"))
+        # Channels last: measured 1.3 to 3 times as fast, on CPUs as on GPUs with mixed precision.
+        self.network = network_from_config(config, classes).to(device).to(memory_format=torch.channels_last)
+        freeze(self.network, config)
+        self.average = MovingAverage(self.network, config.ema_decay)
+        self.optimizer = make_optimizer(self.network, config)
+        self.precision = resolve_precision(config.precision, device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
+        self.epoch = 0
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Take over the state of a checkpoint."""
+        self.network.load_state_dict(checkpoint.network)
+        self.average.network.load_state_dict(checkpoint.ema)
+        self.optimizer.load_state_dict(checkpoint.optimizer)
+        self.scaler.load_state_dict(checkpoint.scaler)
+        self.epoch = checkpoint.epoch
+
+    def checkpoint(self) -> Checkpoint:
+        """The state as it is now."""
+        return Checkpoint(
+            config=self.config,
+            classes=self.classes,
+            epoch=self.epoch,
+            network=self.network.state_dict(),
+            ema=self.average.network.state_dict(),
+            optimizer=self.optimizer.state_dict(),
+            scaler=self.scaler.state_dict(),
+        )
+
+    def step(self, images: Tensor, tags: Tensor, phase: Phase, *, step: int) -> dict[str, float]:
+        """One optimiser step on a batch of uint8 images.
+
+        Args:
+            images: B×3×S×S uint8.
+            tags: B×K.
+            phase: what is on.
+            step: number of the step in the whole run, which fixes every random draw in it.
+
+        Returns:
+            The weighted loss terms.
+
+        Raises:
+            NotFiniteError: a term or the gradient is infinite or not a number; the weights are untouched.
+        """
+        torch.manual_seed(derive_seed(self.config.seed, "step", step))
+        generator = torch.Generator().manual_seed(derive_seed(self.config.seed, "mix", step))
+        training_mode(self.network, self.config)
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = self.config.accumulate
+        means: dict[str, float] = defaultdict(float)
+        for part_images, part_tags in zip(images.chunk(parts), tags.chunk(parts), strict=True):
+            share = len(part_tags) / len(tags)
+            losses = self._losses(part_images, part_tags, phase, generator)
+            values = torch.stack([loss.detach() for loss in losses.values()]).tolist()
+            for name, value in zip(losses, values, strict=True):
+                if not math.isfinite(value):
+                    raise NotFiniteError(f"loss term {name!r} is {value} at step {step}")
+                means[name] += value * share
+            self.scaler.scale(sum(losses.values(), start=torch.zeros(())) * share).backward()
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
+        if not self.scaler.is_enabled() and not math.isfinite(norm):  # the scaler skips such steps itself
+            raise NotFiniteError(f"the gradient's length is {float(norm)} at step {step}, the losses are finite")
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.average.update(self.network, step)
+        return dict(means)
+
+    def _losses(self, images: Tensor, tags: Tensor, phase: Phase, generator: torch.Generator) -> dict[str, Tensor]:
+        images = normalise(images.to(self.device, non_blocking=True))
+        images = images.to(memory_format=torch.channels_last)
+        tags = tags.to(self.device, non_blocking=True)
+        outputs = self._forward(images, decode=phase.refine)
+        refined = refine(self.config, images, outputs, tags) if phase.refine else None
+        losses = plain_losses(self.config, outputs, tags, refined)
+        if phase.mix:
+            assert outputs.seg_logits is not None
+            mixed = mix(self.config, images, tags, outputs.seg_logits, generator=generator)
+            losses |= mixed_losses(self.config, self._forward(mixed.images, decode=True), mixed)
+        return losses
+
+    def _forward(self, images: Tensor, *, decode: bool) -> Any:
+        enabled = self.precision != torch.float32
+        with torch.autocast(self.device.type, dtype=self.precision, enabled=enabled):
+            return self.network(images, decode=decode)
+
+
+def resolve_precision(precision: str, device: torch.device) -> torch.dtype:
+    """The dtype for autocast; "auto" is bf16 or fp16 on a GPU, whichever its hardware has, else float32."""
+    if precision == "auto":
+        if device.type != "cuda":
+            return torch.float32
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if has_bf16 else torch.float16
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def train(
+    config: TrainConfig,
+    root: str | Path,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+    on_epoch: Callable[[Trainer, dict[str, Any]], None] | None = None,
+) -> SingleStageNetwork:
+    """Train on the tags of a VOC-like folder and leave checkpoints, logs and pictures in ``out``.
+
+    Writes config.json, log.jsonl (a line an epoch), tensorboard/, panels/ and last.pt.
+
+    Args:
+        config: the settings.
+        root: data, see ``VocDataset``; masks are not needed and never learnt from.
+        out: folder of the run.
+        resume: go on from ``out``/last.pt; on the CPU the result is bit for bit that of a run never stopped.
+        device: default: the GPU if there is one.
+        progress: show a bar.
+        on_epoch: called after every epoch with the trainer and the epoch's line of the log.
+
+    Returns:
+        The averaged network, in evaluation mode.
+
+    Raises:
+        UserError: data, settings or folder do not go together.
+        NotFiniteError: a loss term left the finite numbers; last.pt is the last good state.
+    """
+    out = Path(out)
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    transform = training_transform(config.size, scale=config.scale, jitter=config.jitter)
+    dataset = VocDataset(root, config.split, transform=partial(_image_and_tags, transform))
+    if len(dataset) < 2:
+        raise UserError(f"{root}: expected at least 2 pictures in {config.split}, got {len(dataset)}")
+    previous = _previous(config, dataset.classes, out, resume=resume)
+    if previous is not None:
+        config = replace(config, weights="none")  # they come from the checkpoint
+    trainer = Trainer(config, dataset.classes, device)
+    if previous is not None:
+        trainer.restore(previous)
+        trainer.config = replace(config, weights=previous.config.weights)
+    atomic_write_text(out / "config.json", trainer.config.to_json())
+    with TrainingLog(out, trainer, dataset, keep_epochs=trainer.epoch) as log:
+        while trainer.epoch < config.epochs:
+            try:
+                row = _run_epoch(trainer, dataset, progress=progress)
+            except NotFiniteError as error:
+                where = out / LAST
+                kept = f"the last good state is {where}" if where.is_file() else "none was saved yet"
+                raise NotFiniteError(f"training stopped: {error}; {kept}") from None
+            trainer.epoch += 1
+            log.write(row)  # before the checkpoint: a line too many is dropped on resume, a missing one never comes
+            if trainer.epoch % config.checkpoint_every == 0 or trainer.epoch == config.epochs:
+                save_checkpoint(out / LAST, trainer.checkpoint())
+            log.draw(trainer.epoch)
+            if on_epoch is not None:
+                on_epoch(trainer, row)
+    return trainer.average.network
+
+
+def _image_and_tags(transform: Callable[[Tensor], Tensor], sample: Sample) -> tuple[Tensor, Tensor]:
+    return transform(sample["image"]), sample["tags"]
+
+
+def _run_epoch(trainer: Trainer, dataset: VocDataset, *, progress: bool) -> dict[str, Any]:
+    config, epoch = trainer.config, trainer.epoch
+    loader = epoch_loader(
+        dataset,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        epoch=epoch,
+        workers=config.workers,
+        pin=trainer.device.type == "cuda",
+    )
+    phase = phase_of(config, epoch)
+    totals: dict[str, float] = defaultdict(float)
+    started, rate = time.perf_counter(), 0.0
+    bar = tqdm(
+        loader,
+        desc=f"epoch {epoch + 1}/{config.epochs} {phase.name}",
+        disable=not progress,
+        leave=False,
+    )
+    for batch, (images, tags) in enumerate(bar):
+        step = epoch * len(loader) + batch
+        rate = set_learning_rate(trainer.optimizer, config, step=step, steps=config.epochs * len(loader))
+        losses = trainer.step(images, tags, phase, step=step)
+        for name, value in losses.items():
+            totals[name] += value / len(loader)
+        bar.set_postfix({name: f"{value:.3f}" for name, value in losses.items()})
+    seconds = time.perf_counter() - started
+    return {
+        "epoch": epoch + 1,
+        "phase": phase.name,
+        "learning_rate": rate,
+        "losses": dict(totals),
+        "seconds": round(seconds, 2),
+        "pictures_per_second": round(len(loader) * (loader.batch_size or 1) / seconds, 1),
+    }
+
+
+def _previous(config: TrainConfig, classes: tuple[str, ...], out: Path, *, resume: bool) -> Checkpoint | None:
+    """The checkpoint to go on from, checked against what is asked for now."""
+    path = out / LAST
+    if not resume:
+        if path.is_file():
+            raise UserError(f"{path}: expected a new folder or --resume, got a run that is there already")
+        return None
+    previous = load_checkpoint(path)
+    if previous.classes != classes:
+        raise UserError(f"{path}: expected the classes {previous.classes} of that run, got {classes}")
+    before, now = json.loads(previous.config.to_json()), json.loads(config.to_json())
+    if all(phase_of(previous.config, epoch) == phase_of(config, epoch) for epoch in range(previous.epoch)):
+        before["method"] = now["method"]  # nothing that differs between the two has happened yet
+    for name in before:
+        if name not in RESUMABLE and before[name] != now[name]:
+            raise UserError(f"{path}: expected {name} = {before[name]!r} as in the run to resume, got {now[name]!r}")
+    return previous

@@ -1,0 +1,138 @@
+"""What a run leaves to be looked at: a line of JSON an epoch, TensorBoard scalars, and pictures of its state."""
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch.utils.tensorboard import SummaryWriter
+
+from rsepm_edu.data.transforms import normalise
+from rsepm_edu.data.voc import Sample, VocDataset
+from rsepm_edu.files import atomic_write_text
+from rsepm_edu.methods.cam import normalize_cam
+from rsepm_edu.training.losses import refine
+from rsepm_edu.viz.panels import PanelSample, save_panel
+
+if TYPE_CHECKING:  # the loop imports this module
+    from rsepm_edu.training.loop import Trainer
+
+PANEL_ROWS = 4
+
+
+class TrainingLog:
+    """Writes the files of a run; use as a context manager.
+
+    Args:
+        out: folder of the run.
+        trainer: whose state the pictures show.
+        dataset: the first pictures of its split are shown, with ground truth where a mask lies beside them.
+        keep_epochs: lines of an earlier part of the run that stay; later ones belong to epochs not saved.
+    """
+
+    def __init__(self, out: Path, trainer: "Trainer", dataset: VocDataset, *, keep_epochs: int) -> None:
+        self.out, self.trainer, self.dataset = out, trainer, dataset
+        self.path = out / "log.jsonl"
+        lines = self.path.read_text("utf-8").splitlines() if self.path.is_file() else []
+        kept = [line for line in lines if _epoch(line) <= keep_epochs]
+        atomic_write_text(self.path, "".join(f"{line}\n" for line in kept))
+        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=keep_epochs + 1)
+
+    def __enter__(self) -> "TrainingLog":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.board.close()
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Add an epoch."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        epoch = row["epoch"]
+        for name, value in row["losses"].items():
+            self.board.add_scalar(f"loss/{name}", value, epoch)
+        self.board.add_scalar("learning_rate", row["learning_rate"], epoch)
+        self.board.add_scalar("pictures_per_second", row["pictures_per_second"], epoch)
+
+    def draw(self, epoch: int) -> None:
+        """Write a picture of the state if it is due after that epoch, counted from 1."""
+        config = self.trainer.config
+        if config.panel_every and (epoch % config.panel_every == 0 or epoch == config.epochs):
+            samples = panel_samples(self.trainer, self.dataset)
+            save_panel(self.out / "panels" / f"epoch_{epoch:03d}.png", samples, self.trainer.classes)
+
+
+def _epoch(line: str) -> float:
+    """The epoch of a line of the log; beyond all others if the line broke off."""
+    try:
+        return json.loads(line)["epoch"]
+    except ValueError:
+        return float("inf")
+
+
+@torch.no_grad()
+def panel_samples(trainer: "Trainer", dataset: VocDataset) -> list[PanelSample]:
+    """What the averaged network makes of the first pictures of a split, step by step."""
+    rows = []
+    for index in range(min(PANEL_ROWS, len(dataset))):
+        name, tags = dataset.names[index], dataset.tags[index : index + 1].to(trainer.device)
+        image = read_square(dataset, index, trainer.config.size)
+        images = normalise(image[None].to(trainer.device))
+        outputs = trainer.average.network(images)
+        refined = refine(trainer.config, images, outputs, tags)
+        assert outputs.seg_logits is not None
+        size = image.shape[1:]
+        allowed = F.pad(tags, (1, 0), value=1)[:, :, None, None] > 0
+        seg = outputs.seg_logits.masked_fill(~allowed, float("-inf"))
+        rows.append(
+            PanelSample(
+                image=image,
+                name=name,
+                cam=_enlarge(normalize_cam(outputs.cam, tags), size),
+                seed=_enlarge(refined.refined_seed, size),
+                pseudo_mask=_nearest(refined.pseudo_mask, size),
+                decoder=_nearest(seg.argmax(1), size),
+                truth=_truth(dataset, index, size),
+            )
+        )
+    return rows
+
+
+def read_square(dataset: VocDataset, index: int, side: int) -> torch.Tensor:
+    """A picture of the data set, its transform left out, squeezed to side × side: uint8."""
+    sample = _plain(dataset, index, masks=False)
+    resized = F.interpolate(
+        sample["image"].as_subclass(torch.Tensor)[None].float(),
+        size=(side, side),
+        mode="bilinear",
+        antialias=True,
+    )
+    return resized[0].round().clamp(0, 255).to(torch.uint8)
+
+
+def _plain(dataset: VocDataset, index: int, *, masks: bool) -> Sample:
+    plain = VocDataset.__new__(VocDataset)
+    plain.__dict__.update(dataset.__dict__, transform=None, masks=masks)
+    return plain[index]
+
+
+def _truth(dataset: VocDataset, index: int, size: torch.Size) -> torch.Tensor | None:
+    """For the eye alone: nothing that is learnt or chosen sees it."""
+    if not dataset.mask_path(dataset.names[index]).is_file():
+        return None
+    return _nearest(_plain(dataset, index, masks=True)["mask"][None].long(), size)
+
+
+def _enlarge(maps: torch.Tensor, size: torch.Size) -> torch.Tensor:
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)[0].cpu()
+
+
+def _nearest(mask: torch.Tensor, size: torch.Size) -> torch.Tensor:
+    return F.interpolate(mask[None].float(), size=size, mode="nearest")[0, 0].to(torch.uint8).cpu()

@@ -1,0 +1,141 @@
+import re
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rsepm_edu.errors import UserError
+from rsepm_edu.training.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    load_network,
+    network_from_config,
+    save_checkpoint,
+)
+from rsepm_edu.training.config import TrainConfig
+from rsepm_edu.training.loop import Trainer
+from rsepm_edu.training.losses import Phase
+
+CLASSES = ("cat", "dog")
+
+
+@pytest.fixture
+def trainer(tiny: TrainConfig) -> Trainer:
+    """Two steps into a run, so that network, average and momentum all differ."""
+    trainer = Trainer(tiny, CLASSES, torch.device("cpu"))
+    for step in range(2):
+        images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+        trainer.step(images, torch.eye(2), Phase(refine=True, mix=False), step=step)
+    trainer.epoch = 3
+    return trainer
+
+
+def same(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b) and a.dtype == b.dtype
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return a == b
+
+
+def test_everything_comes_back(trainer: Trainer, tmp_path: Path) -> None:
+    path = tmp_path / "run" / "last.pt"
+    saved = trainer.checkpoint()
+    save_checkpoint(path, saved)
+    loaded = load_checkpoint(str(path))
+    for field in fields(Checkpoint):
+        assert same(getattr(loaded, field.name), getattr(saved, field.name)), field.name
+    assert (loaded.config, loaded.classes, loaded.epoch) == (trainer.config, CLASSES, 3)
+    assert loaded.optimizer["state"], "no momentum was saved"
+
+
+def test_a_restored_trainer_is_the_one_that_was_saved(trainer: Trainer, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "last.pt", trainer.checkpoint())
+    other = Trainer(replace(trainer.config, seed=5), CLASSES, torch.device("cpu"))
+    other.restore(load_checkpoint(tmp_path / "last.pt"))
+    assert other.epoch == 3
+    for name in ("network", "ema", "optimizer"):
+        assert same(getattr(other.checkpoint(), name), getattr(trainer.checkpoint(), name)), name
+
+
+def test_load_network_gives_the_average_ready_to_use(trainer: Trainer, tmp_path: Path) -> None:
+    # The weights it started from are not looked for again.
+    config = replace(trainer.config, weights="no/such/file.pth")
+    save_checkpoint(tmp_path / "last.pt", replace(trainer.checkpoint(), config=config))
+    network = load_network(tmp_path / "last.pt")
+    assert not network.training and network.classes == CLASSES
+    assert same(network.state_dict(), trainer.average.network.state_dict())
+    assert not same(network.state_dict(), trainer.network.state_dict())
+
+
+def test_a_save_that_fails_leaves_the_old_file(
+    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, trainer.checkpoint())
+    before = path.read_bytes()
+
+    def full_disk(state: object, file: Path) -> None:
+        Path(file).write_bytes(b"half of it")
+        raise OSError("no space left on device")
+
+    trainer.epoch = 4
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        save_checkpoint(path, trainer.checkpoint())
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+    assert load_checkpoint(path).epoch == 3
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99])
+def test_a_truncated_checkpoint(trainer: Trainer, tmp_path: Path, share: float) -> None:
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, trainer.checkpoint())
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(UserError, match=rf"^{re.escape(str(path))}: expected a whole checkpoint, got: .") as info:
+        load_checkpoint(path)
+    assert "\n" not in str(info.value)
+
+
+def test_a_missing_file_and_other_files(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    with pytest.raises(UserError, match=rf"^{re.escape(str(path))}: expected a checkpoint, got no such file$"):
+        load_checkpoint(path)
+    for other in ({"weight": torch.zeros(2)}, [1, 2], {"format": 0}):
+        torch.save(other, path)
+        with pytest.raises(UserError, match=rf"^{re.escape(str(path))}: expected a checkpoint of rsepm-edu"):
+            load_checkpoint(path)
+
+
+def test_a_checkpoint_with_a_setting_of_another_version(trainer: Trainer, tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, trainer.checkpoint())
+    state = torch.load(path, weights_only=True)
+    state["config"] = '{"flavour": 1, ' + state["config"][1:]
+    torch.save(state, path)
+    with pytest.raises(UserError, match=rf"^{re.escape(str(path))}: .* got flavour$"):
+        load_checkpoint(path)
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    torch.save({"format": 1, "config": Path("x").exists}, path)
+    with pytest.raises(UserError, match="expected a whole checkpoint, got: "):
+        load_checkpoint(path)
+
+
+def test_the_network_of_a_config_has_its_settings(tiny: TrainConfig) -> None:
+    config = replace(tiny, backbone="mobilenet_v2", output_stride=8, weights="no/such/file", decoder_rates=(1, 2, 3))
+    network = network_from_config(config, CLASSES, weights="none")
+    assert network.stride == 8 and network.classes == CLASSES
+    assert len(network.decoder.aspp.branches) == 4
+    assert network.decoder.aspp.branches[1][0].groups == 1280
+    assert network.decoder.refine[-1].weight.shape == (3, 16, 1, 1)
+    with pytest.raises(UserError, match="^no/such/file: "):
+        network_from_config(config, CLASSES)

@@ -1,0 +1,84 @@
+import json
+from dataclasses import FrozenInstanceError, asdict, fields, replace
+from math import inf, nan
+from typing import Any
+
+import pytest
+
+from rsepm_edu.errors import UserError
+from rsepm_edu.training.config import PRESETS, TrainConfig, preset
+
+
+def test_the_defaults_are_the_published_numbers() -> None:
+    config = TrainConfig()
+    assert (config.backbone, config.output_stride, config.decoder_rates) == ("resnet50", 16, (6, 12, 18))
+    assert (config.seed_start, config.mix_start) == (5, 15)
+    assert (config.certain, config.uncertain) == (0.55, 0.10)
+    assert (config.learning_rate, config.head_factor, config.bias_factor) == (0.1, 10.0, 2.0)
+    assert (config.momentum, config.weight_decay, config.poly_power) == (0.9, 1e-4, 0.9)
+    weights = {name: value for name, value in asdict(config).items() if name.endswith("_weight")}
+    assert len(weights) == 5 and set(weights.values()) == {1.0}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_can_be_had_and_changed(name: str) -> None:
+    assert preset(name) == PRESETS[name]
+    changed = preset(name, seed=7, epochs=1)
+    assert (changed.seed, changed.epochs) == (7, 1)
+    assert replace(changed, seed=0, epochs=PRESETS[name].epochs) == PRESETS[name]
+
+
+def test_the_presets_of_the_course_are_there() -> None:
+    assert {"creatures-cpu", "voc-sample-cpu", "voc-gpu"} <= set(PRESETS)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_settings_survive_json(name: str) -> None:
+    config = PRESETS[name]
+    assert TrainConfig.from_dict(json.loads(config.to_json())) == config
+    assert TrainConfig.from_dict({}) == TrainConfig()
+
+
+def test_settings_do_not_change_during_a_run() -> None:
+    with pytest.raises(FrozenInstanceError):
+        TrainConfig().seed = 1  # type: ignore[misc]
+
+
+WRONG: list[tuple[str, Any]] = [
+    ("method", "rs+"),
+    ("precision", "int8"),
+    ("backbone", "vgg16"),
+    *[(name, 0) for name in ("epochs", "batch_size", "accumulate", "size", "decoder_channels", "pamr_stride")],
+    *[(name, -1) for name in ("seed_start", "mix_start", "workers", "panel_every", "freeze_stages")],
+    ("freeze_stages", 5),
+    ("checkpoint_every", 0),
+    *[(field.name, -0.1) for field in fields(TrainConfig) if field.name.endswith(("_weight", "_factor"))],
+    *[(name, -0.1) for name in ("weight_decay", "poly_power", "jitter")],
+    *[(name, value) for name in ("learning_rate", "clip_norm") for value in (0.0, -1.0, nan, inf)],
+    *[(name, value) for name in ("momentum", "ema_decay") for value in (-0.1, 1.0, nan)],
+    ("cam_weight", nan),
+    *[("scale", value) for value in ((0.0, 1.0), (0.8, 0.4), (0.5, 1.1), (nan, 1.0))],
+]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG)
+def test_a_value_out_of_range_is_named(name: str, value: Any) -> None:
+    with pytest.raises(UserError, match=rf"^{name}: expected .*, got ") as info:
+        TrainConfig(**{name: value})
+    assert str(info.value).endswith(f"got {value!r}")
+
+
+def test_what_must_go_together() -> None:
+    with pytest.raises(UserError, match="^accumulate: expected a divisor of batch_size 32, got 3$"):
+        TrainConfig(accumulate=3)
+    for certain, uncertain in ((0.1, 0.5), (0.5, 0.5), (1.1, 0.1), (0.5, -0.1), (nan, 0.1)):
+        with pytest.raises(UserError, match="^certain, uncertain: expected 0 <= uncertain < certain <= 1, got "):
+            TrainConfig(certain=certain, uncertain=uncertain)
+
+
+def test_unknown_presets_and_settings_are_named() -> None:
+    with pytest.raises(UserError, match="^preset: expected one of creatures-cpu, .*, got 'coco'$"):
+        preset("coco")
+    for call in (lambda: preset("voc-gpu", rate=1), lambda: TrainConfig.from_dict({"rate": 1})):
+        with pytest.raises(UserError, match="^config: expected settings of TrainConfig, got rate$"):
+            call()

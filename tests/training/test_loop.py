@@ -1,0 +1,488 @@
+import json
+import pickle
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from rsepm_edu.data import voc
+from rsepm_edu.errors import UserError
+from rsepm_edu.training import loop
+from rsepm_edu.training.checkpoint import load_checkpoint, load_network
+from rsepm_edu.training.config import TrainConfig
+from rsepm_edu.training.loop import NotFiniteError, Trainer, resolve_precision, train
+from rsepm_edu.training.losses import Phase
+
+CPU = torch.device("cpu")
+CAM, RS, FULL = Phase(False, False), Phase(True, False), Phase(True, True)
+CLASSES = ("cat", "dog", "cow")
+
+
+def run(config: TrainConfig, root: Path, out: Path, **settings: Any) -> Any:
+    return train(config, root, out, device="cpu", progress=False, **settings)
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def flat(state: Any, name: str = "") -> dict[str, Any]:
+    """All tensors and numbers of nested dictionaries and lists, by where they lie."""
+    if isinstance(state, dict):
+        return {k: v for key, value in state.items() for k, v in flat(value, f"{name}/{key}").items()}
+    if isinstance(state, list):
+        return {k: v for key, value in enumerate(state) for k, v in flat(value, f"{name}/{key}").items()}
+    return {name: state}
+
+
+def differing(first: Path, second: Path) -> list[str]:
+    """Where the states of two runs differ by a single bit."""
+    states = []
+    for out in (first, second):
+        checkpoint = load_checkpoint(out / "last.pt")
+        states.append(flat([checkpoint.epoch, checkpoint.network, checkpoint.ema, checkpoint.optimizer]))
+    assert states[0].keys() == states[1].keys()
+    return [
+        name
+        for name, value in states[0].items()
+        if not (torch.equal(value, states[1][name]) if isinstance(value, Tensor) else value == states[1][name])
+    ]
+
+
+@pytest.fixture(scope="module")
+def straight(tiny: TrainConfig, creatures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run through all phases that was never stopped, with pictures of its state."""
+    out = tmp_path_factory.mktemp("straight")
+    run(replace(tiny, panel_every=2), creatures, out)
+    return out
+
+
+# what a run leaves
+
+
+def test_a_run_leaves_settings_log_curves_pictures_and_a_checkpoint(straight: Path, tiny: TrainConfig) -> None:
+    assert {path.name for path in straight.iterdir()} == {
+        "config.json", "log.jsonl", "tensorboard", "panels", "last.pt"
+    }  # fmt: skip
+    assert TrainConfig.from_dict(json.loads((straight / "config.json").read_text())) == replace(tiny, panel_every=2)
+    assert [path.name for path in sorted((straight / "panels").iterdir())] == ["epoch_002.png", "epoch_004.png"]
+    assert any((straight / "tensorboard").glob("events.out.tfevents.*"))
+    assert load_checkpoint(straight / "last.pt").epoch == 4
+
+
+def test_the_log_tells_phase_losses_and_rate_of_each_epoch(straight: Path, tiny: TrainConfig) -> None:
+    rows = lines(straight)
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+    assert [row["phase"] for row in rows] == ["cam", "rs", "rs+epm", "rs+epm"]
+    mixed = ["mix_tags", "mix_cam", "mix_decoder"]
+    assert [list(row["losses"]) for row in rows] == [
+        ["tags"], ["tags", "cam", "decoder"], *[["tags", "cam", "decoder", *mixed]] * 2
+    ]  # fmt: skip
+    for index, row in enumerate(rows):
+        last_step = 2 * index + 1  # of eight, two an epoch
+        assert row["learning_rate"] == pytest.approx(tiny.learning_rate * (1 - last_step / 8) ** 0.9)
+        assert row["seconds"] > 0 and row["pictures_per_second"] > 0
+
+
+def test_train_gives_the_averaged_network_and_calls_back(tiny: TrainConfig, creatures: Path, tmp_path: Path) -> None:
+    rows = []
+    network = run(tiny, creatures, tmp_path, on_epoch=lambda trainer, row: rows.append((trainer.epoch, row)))
+    assert [epoch for epoch, _ in rows] == [1, 2, 3, 4] and [row for _, row in rows] == lines(tmp_path)
+    assert not network.training and network.classes[0] == "zebbo"
+    loaded = load_network(tmp_path / "last.pt").state_dict()
+    assert all(torch.equal(value, loaded[name]) for name, value in network.state_dict().items())
+
+
+def test_nothing_is_printed_without_progress(
+    tiny: TrainConfig, creatures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run(replace(tiny, epochs=1), creatures, tmp_path)
+    assert capfd.readouterr() == ("", "")
+    train(replace(tiny, epochs=1), creatures, tmp_path / "shown", device="cpu")
+    assert "epoch 1/1 cam" in capfd.readouterr().err
+
+
+def test_checkpoints_come_at_their_epochs_and_at_the_end(
+    tiny: TrainConfig, creatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = []
+    monkeypatch.setattr(loop, "save_checkpoint", lambda path, checkpoint: saved.append((path.name, checkpoint.epoch)))
+    run(replace(tiny, method="cam", epochs=5, checkpoint_every=2), creatures, tmp_path)
+    assert saved == [("last.pt", 2), ("last.pt", 4), ("last.pt", 5)]
+
+
+# masks are never learnt from
+
+
+def test_a_root_without_masks_trains_to_the_same_weights(
+    tiny: TrainConfig, creatures: Path, straight: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(creatures, root)
+    shutil.rmtree(root / "SegmentationClass")
+    run(replace(tiny, panel_every=2), root, tmp_path / "out")
+    assert differing(tmp_path / "out", straight) == []
+
+
+def test_no_mask_is_read_while_training(
+    tiny: TrainConfig, creatures: Path, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(path: Path) -> Tensor:
+        pytest.fail(f"{path} was read")
+
+    monkeypatch.setattr(voc, "read_mask", forbidden)
+    run(tiny, creatures, tmp_path)
+    assert differing(tmp_path, straight) == []
+    with pytest.raises(pytest.fail.Exception):  # the trap does work
+        voc.VocDataset(creatures, "train", masks=True)[0]
+
+
+# stopping and going on
+
+
+class StopError(Exception):
+    """Stands for Ctrl+C or a machine that goes down."""
+
+
+def stop_after_step(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    step, done = Trainer.step, iter(range(count))
+
+    def counted(self: Trainer, *args: Any, **settings: Any) -> dict[str, float]:
+        if next(done, None) is None:
+            raise StopError
+        return step(self, *args, **settings)
+
+    monkeypatch.setattr(Trainer, "step", counted)
+
+
+@pytest.mark.parametrize("steps", [2, 3, 4, 7])
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(
+    tiny: TrainConfig, creatures: Path, straight: Path, tmp_path: Path, steps: int
+) -> None:
+    """StopError after an epoch of two steps or within one; eight steps in all, through all phases."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(StopError):
+        stop_after_step(patch, steps)
+        run(tiny, creatures, tmp_path)
+    assert load_checkpoint(tmp_path / "last.pt").epoch == steps // 2
+    torch.manual_seed(12345)  # another process has another generator
+    run(tiny, creatures, tmp_path, resume=True)
+    assert differing(tmp_path, straight) == []
+    timeless = [{k: v for k, v in row.items() if "second" not in k} for row in lines(tmp_path)]
+    assert timeless == [{k: v for k, v in row.items() if "second" not in k} for row in lines(straight)]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"optimizer": "adamw", "learning_rate": 0.001}, {"accumulate": 2, "jitter": 0.2, "checkpoint_every": 2}]
+)
+def test_resuming_is_exact_with_other_settings_too(
+    tiny: TrainConfig, creatures: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    config = replace(tiny, **changes)
+    run(config, creatures, tmp_path / "straight")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(StopError):
+        stop_after_step(patch, 6)
+        run(config, creatures, tmp_path / "stopped")
+    run(replace(config, workers=1), creatures, tmp_path / "stopped", resume=True)
+    assert differing(tmp_path / "stopped", tmp_path / "straight") == []
+    assert [row["epoch"] for row in lines(tmp_path / "stopped")] == [1, 2, 3, 4]
+
+
+def test_a_stop_between_log_and_checkpoint_loses_no_line(
+    tiny: TrainConfig, creatures: Path, straight: Path, tmp_path: Path
+) -> None:
+    save = loop.save_checkpoint
+
+    def stop_at_second(path: Path, checkpoint: Any) -> None:
+        if checkpoint.epoch == 2:
+            raise StopError
+        save(path, checkpoint)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(StopError):
+        patch.setattr(loop, "save_checkpoint", stop_at_second)
+        run(tiny, creatures, tmp_path)
+    run(tiny, creatures, tmp_path, resume=True)
+    assert [row["epoch"] for row in lines(tmp_path)] == [1, 2, 3, 4]
+    assert differing(tmp_path, straight) == []
+
+
+def test_a_finished_run_is_left_as_it_is(tiny: TrainConfig, creatures: Path, straight: Path, tmp_path: Path) -> None:
+    shutil.copytree(straight, tmp_path / "out")
+    network = run(tiny, creatures, tmp_path / "out", resume=True)
+    assert differing(tmp_path / "out", straight) == []
+    assert lines(tmp_path / "out") == lines(straight)
+    ema = load_checkpoint(straight / "last.pt").ema
+    assert all(torch.equal(value, ema[name]) for name, value in network.state_dict().items())
+
+
+def test_a_resumed_run_looks_for_no_weights(tiny: TrainConfig, creatures: Path, tmp_path: Path) -> None:
+    from torchvision.models import mobilenet_v2
+
+    weights = tmp_path / "weights.pth"
+    torch.save(mobilenet_v2(weights=None).state_dict(), weights)
+    config = replace(tiny, backbone="mobilenet_v2", weights=str(weights), epochs=2, freeze_stages=2)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(StopError):
+        stop_after_step(patch, 2)
+        run(config, creatures, tmp_path / "out")
+    weights.unlink()
+    run(config, creatures, tmp_path / "out", resume=True)
+    assert load_checkpoint(tmp_path / "out" / "last.pt").config == config
+
+
+def error_of(call: Callable[[], object]) -> str:
+    with pytest.raises(UserError) as info:
+        call()
+    assert "\n" not in str(info.value)
+    return str(info.value)
+
+
+@pytest.mark.parametrize(("name", "value"), [("learning_rate", 0.1), ("batch_size", 2), ("seed", 1), ("size", 48)])
+def test_resuming_with_another_setting_is_refused_by_name(
+    tiny: TrainConfig, creatures: Path, straight: Path, name: str, value: Any
+) -> None:
+    before = (straight / "last.pt").read_bytes()
+    message = error_of(lambda: run(replace(tiny, **{name: value}), creatures, straight, resume=True))
+    wanted = rf"{re.escape(str(straight / 'last.pt'))}: .*{name} = {getattr(tiny, name)}\b.* got {value}"
+    assert re.fullmatch(wanted, message), message
+    assert (straight / "last.pt").read_bytes() == before
+
+
+def test_methods_may_share_their_warm_up(tiny: TrainConfig, creatures: Path, straight: Path, tmp_path: Path) -> None:
+    """Stopped while rs and rs+epm are still the same, a run may go on as either; not after that."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(StopError):
+        stop_after_step(patch, 4)
+        run(replace(tiny, method="rs"), creatures, tmp_path)
+    message = error_of(lambda: run(replace(tiny, method="cam"), creatures, tmp_path, resume=True))
+    assert "method = 'rs'" in message and message.endswith("got 'cam'")
+    run(tiny, creatures, tmp_path, resume=True)
+    assert differing(tmp_path, straight) == []
+    message = error_of(lambda: run(replace(tiny, method="rs"), creatures, tmp_path, resume=True))
+    assert "method = 'rs+epm'" in message and message.endswith("got 'rs'")
+
+
+def test_a_run_that_is_there_is_not_overwritten(tiny: TrainConfig, creatures: Path, straight: Path) -> None:
+    message = error_of(lambda: run(tiny, creatures, straight))
+    assert message.startswith(f"{straight / 'last.pt'}: expected a new folder or --resume, got ")
+
+
+def test_resuming_what_is_not_there_or_broken_or_of_other_classes(
+    tiny: TrainConfig, creatures: Path, straight: Path, tmp_path: Path
+) -> None:
+    assert "got no such file" in error_of(lambda: run(tiny, creatures, tmp_path, resume=True))
+    assert not any(tmp_path.iterdir())
+
+    root = tmp_path / "set"
+    shutil.copytree(creatures, root)
+    (root / "classes.txt").write_text("zebbo\ndotkin\n")
+    shutil.copytree(straight, tmp_path / "out")
+    message = error_of(lambda: run(tiny, root, tmp_path / "out", resume=True))
+    assert "expected the classes ('zebbo', 'dotkin', 'ringlo', 'plusmo', 'tramlo')" in message
+    assert message.endswith("got ('zebbo', 'dotkin')")
+
+    path = tmp_path / "out" / "last.pt"
+    path.write_bytes(path.read_bytes()[:-100])
+    assert error_of(lambda: run(tiny, creatures, tmp_path / "out", resume=True)).startswith(f"{path}: expected a whole")
+
+
+def test_one_picture_is_not_enough(tiny: TrainConfig, creatures: Path, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(creatures, root)
+    split = root / "ImageSets/Segmentation/train.txt"
+    split.write_text(split.read_text().splitlines()[0])
+    assert error_of(lambda: run(tiny, root, tmp_path / "out")).endswith("expected at least 2 pictures in train, got 1")
+
+
+# what goes wrong
+
+
+def break_term(monkeypatch: pytest.MonkeyPatch, *, step: int, term: str, change: Callable[[Tensor], Tensor]) -> None:
+    original, calls = loop.plain_losses, iter(range(1000))
+
+    def broken(*args: Any) -> dict[str, Tensor]:
+        terms = original(*args)
+        if next(calls) == step:
+            terms[term] = change(terms[term])
+        return terms
+
+    monkeypatch.setattr(loop, "plain_losses", broken)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_the_run_and_the_last_good_state_stays(
+    tiny: TrainConfig, creatures: Path, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(NotFiniteError) as info:
+        break_term(patch, step=3, term="decoder", change=lambda loss: loss * value)
+        run(tiny, creatures, tmp_path)
+    message = str(info.value)
+    assert "\n" not in message and f"'decoder' is {value} at step 3" in message
+    assert message.endswith(f"the last good state is {tmp_path / 'last.pt'}")
+    assert load_checkpoint(tmp_path / "last.pt").epoch == 1
+    assert [row["epoch"] for row in lines(tmp_path)] == [1]
+    run(tiny, creatures, tmp_path, resume=True)
+    assert differing(tmp_path, straight) == []
+
+
+def test_before_the_first_checkpoint_there_is_nothing_to_go_back_to(
+    tiny: TrainConfig, creatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_term(monkeypatch, step=0, term="tags", change=lambda loss: loss / 0)
+    with pytest.raises(NotFiniteError, match=r"'tags' is inf at step 0; none was saved yet$"):
+        run(tiny, creatures, tmp_path)
+    assert not (tmp_path / "last.pt").exists()
+
+
+def pictures(count: int, *, seed: int = 0, side: int = 32) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
+    tags = torch.randint(0, 2, (count, 3), generator=generator).float()
+    tags[:, 0] = 1
+    return images, tags
+
+
+def weights_of(trainer: Trainer) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in trainer.network.named_parameters()}
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(
+    tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """√x at 0 has the value 0 and an infinite slope: a loss can be fine when its gradient is not."""
+    trainer = Trainer(tiny, CLASSES, CPU)
+    before = weights_of(trainer)
+    break_term(monkeypatch, step=0, term="tags", change=lambda loss: loss + (loss * 0).sqrt())
+    with pytest.raises(NotFiniteError, match="gradient's length is nan at step 0"):
+        trainer.step(*pictures(4), CAM, step=0)
+    assert all(torch.equal(before[name], value) for name, value in trainer.network.named_parameters())
+
+
+# one step
+
+
+def gradients(trainer: Trainer) -> dict[str, Tensor]:
+    return {name: p.grad.clone() for name, p in trainer.network.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize(("count", "parts"), [(4, 2), (4, 4), (3, 2)])
+def test_accumulated_gradients_are_those_of_the_whole_batch(tiny: TrainConfig, count: int, parts: int) -> None:
+    """Batch norm must not see the parts, so it is fixed; the loss of the tags is a mean over pictures."""
+    config = replace(tiny, freeze_batch_norm=True, clip_norm=1e6)
+    whole, split = Trainer(config, CLASSES, CPU), Trainer(replace(config, accumulate=parts), CLASSES, CPU)
+    losses = [trainer.step(*pictures(count), CAM, step=0) for trainer in (whole, split)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    expected = gradients(whole)
+    assert gradients(split).keys() == expected.keys()
+    for name, gradient in gradients(split).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("phase", [CAM, RS, FULL])
+def test_a_step_is_fixed_by_its_number(tiny: TrainConfig, phase: Phase) -> None:
+    def step(number: int) -> dict[str, Tensor]:
+        trainer = Trainer(tiny, CLASSES, CPU)
+        torch.rand(number)  # what was drawn before must not matter
+        trainer.step(*pictures(4), phase, step=number)
+        return weights_of(trainer)
+
+    first, again, other = step(5), step(5), step(6)
+    assert all(torch.equal(value, again[name]) for name, value in first.items())
+    if phase is not CAM:  # dropout of the decoder
+        assert any(not torch.equal(value, other[name]) for name, value in first.items())
+
+
+def test_the_gradient_is_no_longer_than_the_norm_and_zeroed_between_steps(tiny: TrainConfig) -> None:
+    trainer = Trainer(replace(tiny, clip_norm=0.01), CLASSES, CPU)
+    for step in range(2):
+        trainer.step(*pictures(4), CAM, step=step)
+        length = sum(float(g.square().sum()) for g in gradients(trainer).values()) ** 0.5
+        assert length == pytest.approx(0.01, rel=1e-3)
+
+
+def test_a_step_is_sgd_on_the_sum_of_the_losses(tiny: TrainConfig) -> None:
+    config = replace(tiny, momentum=0.0, weight_decay=0.0, bias_factor=1.0, learning_rate=0.05)
+    trainer = Trainer(config, CLASSES, CPU)
+    before = weights_of(trainer)
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = 0.05
+    trainer.step(*pictures(4), RS, step=0)
+    moved = gradients(trainer)
+    assert len(moved) == len(before)
+    for name, value in trainer.network.named_parameters():
+        torch.testing.assert_close(value.detach(), before[name] - 0.05 * moved[name])
+
+
+def test_seeds_give_other_weights_and_the_same_seed_the_same(tiny: TrainConfig) -> None:
+    networks = [weights_of(Trainer(replace(tiny, seed=seed), CLASSES, CPU)) for seed in (0, 0, 1)]
+    assert all(torch.equal(networks[0][name], networks[1][name]) for name in networks[0])
+    assert not torch.equal(networks[0]["classifier.weight"], networks[2]["classifier.weight"])
+
+
+def test_the_decoder_waits_for_its_phase(tiny: TrainConfig) -> None:
+    trainer = Trainer(tiny, CLASSES, CPU)
+    before = weights_of(trainer)
+    trainer.step(*pictures(4), CAM, step=0)
+    moved = {name for name, value in trainer.network.named_parameters() if not torch.equal(before[name], value)}
+    assert moved == {name for name in before if not name.startswith("decoder.")}
+    trainer.step(*pictures(4), RS, step=1)
+    assert {name for name, value in trainer.network.named_parameters() if not torch.equal(before[name], value)} == set(
+        before
+    )
+
+
+def test_half_precision_trains_with_losses_in_full(tiny: TrainConfig) -> None:
+    exact, rough = Trainer(tiny, CLASSES, CPU), Trainer(replace(tiny, precision="bf16"), CLASSES, CPU)
+    dtypes = set()
+    rough.network.register_forward_hook(lambda module, args, out: dtypes.add(out.cam.dtype))
+    losses = [trainer.step(*pictures(4), FULL, step=0) for trainer in (exact, rough)]
+    assert dtypes == {torch.bfloat16}
+    assert losses[1]["tags"] == pytest.approx(losses[0]["tags"], rel=0.05)
+    assert all(value.dtype == torch.float32 for value in rough.network.parameters())
+
+
+def test_auto_precision_is_what_the_device_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert resolve_precision("auto", CPU) == torch.float32
+    for has_bf16, dtype in ((True, torch.bfloat16), (False, torch.float16)):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, has=has_bf16: has)
+        assert resolve_precision("auto", torch.device("cuda")) == dtype
+    for name, dtype in {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}.items():
+        assert resolve_precision(name, CPU) == dtype
+
+
+def test_the_data_set_of_a_run_can_be_sent_to_workers_that_are_not_forked(
+    tiny: TrainConfig, creatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """macOS and Windows start workers anew and send them the data set; a lambda in it cannot be sent."""
+    seen = []
+    original = loop.epoch_loader
+
+    def record(dataset: Any, **settings: Any) -> Any:
+        seen.append(pickle.loads(pickle.dumps(dataset)))
+        return original(dataset, **settings)
+
+    monkeypatch.setattr(loop, "epoch_loader", record)
+    run(replace(tiny, epochs=1), creatures, tmp_path)
+    image, tags = seen[0][0]
+    assert image.shape == (3, 32, 32) and tags.shape == (5,)
+
+
+# does it learn?
+
+
+def test_the_tags_of_a_few_pictures_can_be_learnt(tiny: TrainConfig, creatures: Path, tmp_path: Path) -> None:
+    config = replace(tiny, method="cam", epochs=12, batch_size=8, scale=(0.9, 1.0), size=48)
+    run(config, creatures, tmp_path)
+    losses = [row["losses"]["tags"] for row in lines(tmp_path)]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_the_decoder_learns_its_own_pseudo_masks(tiny: TrainConfig) -> None:
+    trainer = Trainer(replace(tiny, learning_rate=0.02), CLASSES, CPU)
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = 0.02
+    values = [trainer.step(*pictures(4), RS, step=step)["decoder"] for step in range(15)]
+    assert sum(values[-3:]) / 3 < 0.8 * values[0]

@@ -1,0 +1,137 @@
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from rsepm_edu.data.voc import VocDataset
+from rsepm_edu.labels import VOID
+from rsepm_edu.training import report
+from rsepm_edu.training.config import TrainConfig
+from rsepm_edu.training.loop import Trainer
+from rsepm_edu.training.report import TrainingLog, panel_samples, read_square
+
+
+@pytest.fixture
+def dataset(creatures: Path) -> VocDataset:
+    return VocDataset(creatures, "train", transform=lambda sample: pytest.fail("panels show untouched pictures"))
+
+
+@pytest.fixture
+def trainer(tiny: TrainConfig, dataset: VocDataset) -> Trainer:
+    return Trainer(replace(tiny, panel_every=2, epochs=5), dataset.classes, torch.device("cpu"))
+
+
+def row(epoch: int) -> dict[str, object]:
+    return {
+        "epoch": epoch,
+        "phase": "rs",
+        "learning_rate": 0.1 / epoch,
+        "losses": {"tags": 1.0 / epoch, "cam": 0.25},
+        "seconds": 1.5,
+        "pictures_per_second": 10.0,
+    }
+
+
+def epochs(out: Path) -> list[int]:
+    return [json.loads(line)["epoch"] for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def test_each_epoch_is_a_line_of_json_and_a_point_of_each_curve(
+    tmp_path: Path, trainer: Trainer, dataset: VocDataset
+) -> None:
+    with TrainingLog(tmp_path, trainer, dataset, keep_epochs=0) as log:
+        for epoch in (1, 2, 3):
+            log.write(row(epoch))
+            assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1]) == row(epoch)
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert set(board.Tags()["scalars"]) == {"loss/tags", "loss/cam", "learning_rate", "pictures_per_second"}
+    points = [(event.step, event.value) for event in board.Scalars("loss/tags")]
+    assert points == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3))]
+
+
+def test_curves_have_each_epoch_once_after_a_resume(tmp_path: Path, trainer: Trainer, dataset: VocDataset) -> None:
+    with TrainingLog(tmp_path, trainer, dataset, keep_epochs=0) as log:
+        for epoch in (1, 2, 3):
+            log.write(row(epoch))
+    with TrainingLog(tmp_path, trainer, dataset, keep_epochs=1) as log:
+        log.write(row(2) | {"learning_rate": 7.0})
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in board.Scalars("learning_rate")] == [
+        (1, pytest.approx(0.1)),
+        (2, 7.0),
+    ]
+
+
+def test_lines_of_epochs_that_were_not_saved_are_dropped(tmp_path: Path, trainer: Trainer, dataset: VocDataset) -> None:
+    lines = [json.dumps(row(epoch)) for epoch in (1, 2, 3)]
+    (tmp_path / "log.jsonl").write_text("\n".join(lines) + '\n{"epoch": 4, "losses": {"ta')  # stopped while it wrote
+    with TrainingLog(tmp_path, trainer, dataset, keep_epochs=2) as log:
+        assert epochs(tmp_path) == [1, 2]
+        log.write(row(3))
+    assert epochs(tmp_path) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("every", "drawn"), [(0, []), (1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (9, [5])])
+def test_pictures_come_when_they_are_due_and_at_the_end(
+    tmp_path: Path,
+    trainer: Trainer,
+    dataset: VocDataset,
+    monkeypatch: pytest.MonkeyPatch,
+    every: int,
+    drawn: list[int],
+) -> None:
+    written = []
+    monkeypatch.setattr(report, "panel_samples", lambda trainer, dataset: [])
+    monkeypatch.setattr(report, "save_panel", lambda path, samples, classes: written.append(path))
+    trainer.config = replace(trainer.config, panel_every=every)
+    with TrainingLog(tmp_path, trainer, dataset, keep_epochs=0) as log:
+        for epoch in range(1, 6):
+            log.draw(epoch)
+    assert written == [tmp_path / "panels" / f"epoch_{epoch:03d}.png" for epoch in drawn]
+
+
+def test_a_panel_shows_every_step_for_the_first_pictures(trainer: Trainer, dataset: VocDataset) -> None:
+    samples = panel_samples(trainer, dataset)
+    assert [sample.name for sample in samples] == dataset.names[: report.PANEL_ROWS]
+    for index, sample in enumerate(samples):
+        assert sample.image.dtype == torch.uint8 and sample.image.shape == (3, 32, 32)
+        for maps in (sample.cam, sample.seed):
+            assert maps is not None and maps.shape == (5, 32, 32)
+            assert float(maps.min()) >= 0 and float(maps.max()) <= 1
+            assert not maps[dataset.tags[index] == 0].any()
+        present = {0, VOID} | {k + 1 for k in range(5) if dataset.tags[index, k]}
+        for mask in (sample.pseudo_mask, sample.decoder, sample.truth):
+            assert mask is not None and mask.shape == (32, 32) and mask.dtype == torch.uint8
+            assert set(mask.unique().tolist()) <= present
+
+
+def test_a_panel_does_without_masks_where_there_are_none(trainer: Trainer, creatures: Path, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(creatures, root)
+    shutil.rmtree(root / "SegmentationClass")
+    samples = panel_samples(trainer, VocDataset(root, "train"))
+    assert len(samples) == report.PANEL_ROWS and all(sample.truth is None for sample in samples)
+
+
+def test_a_panel_leaves_the_network_and_the_generator_alone(trainer: Trainer, dataset: VocDataset) -> None:
+    def everything() -> Iterator[torch.Tensor]:
+        yield torch.get_rng_state()
+        for network in (trainer.network, trainer.average.network):
+            yield from (value.clone() for value in network.state_dict().values())
+
+    before = list(everything())
+    panel_samples(trainer, dataset)
+    assert all(torch.equal(a, b) for a, b in zip(before, everything(), strict=True))
+    assert trainer.network.training and not trainer.average.network.training
+
+
+def test_pictures_are_squeezed_to_a_square(dataset: VocDataset) -> None:
+    square = read_square(dataset, 0, 24)
+    assert square.shape == (3, 24, 24) and square.dtype == torch.uint8
+    whole = VocDataset(dataset.devkit, "train")[0]["image"].float().mean()
+    assert float(square.float().mean()) == pytest.approx(float(whole), abs=2)
