@@ -214,9 +214,7 @@ def test_no_file_is_called_utils() -> None:
 
 
 def test_no_path_of_somebodys_machine() -> None:
-    absolute = re.compile(
-        r"(?<![\w.~$}/-])/(?:home|root|Users|work|tmp|mnt|opt|private|farm)/[\w.]"
-    )
+    absolute = re.compile(r"(?<![\w.~$}/-])/(?:home|root|Users|work|tmp|mnt|opt|private|farm)/[\w.]")
     for path in own_files():
         found = absolute.search(path.read_text(errors="replace"))
         assert found is None, f"{path.relative_to(ROOT)}: {found and found.group()}"
@@ -226,7 +224,4 @@ def test_importing_the_package_gives_a_version_and_nothing_heavy() -> None:
     import rsepm_edu
 
     assert rsepm_edu.__version__ in {PROJECT["version"], "0+checkout"}
-    assert (
-        imported_parts(ROOT / "rsepm_edu/__init__.py", Path(rsepm_edu.__file__).read_text())
-        == set()
-    )
+    assert imported_parts(ROOT / "rsepm_edu/__init__.py", Path(rsepm_edu.__file__).read_text()) == set()

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from rsepm_edu.errors import UserError
+
 
 def derive_seed(*parts: int | str) -> int:
     """A seed in [0, 2⁶³) from parts; different parts give unrelated seeds, on every machine the same."""
@@ -52,6 +54,17 @@ class SeededDataset(Dataset[Any]):
             return self.dataset[index]
 
 
+class _Loader(DataLoader[Any]):
+    """A loader whose errors read the same with workers as without."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        try:
+            yield from super().__iter__()
+        except UserError as error:
+            # From a worker comes its traceback as the message; the last line is what the error said there.
+            raise UserError(str(error).splitlines()[-1].split("UserError: ", 1)[-1]) from error
+
+
 def epoch_loader(
     dataset: Any, *, batch_size: int, seed: int, epoch: int, workers: int = 0, pin: bool = False
 ) -> DataLoader[Any]:
@@ -61,8 +74,11 @@ def epoch_loader(
         dataset: any map-style data set with a length.
         workers: processes that read ahead; the batches do not depend on it.
         pin: page-locked memory, for a GPU.
+
+    Raises:
+        UserError: what the data set raises, in the same words with workers; when the batch is asked for.
     """
-    return DataLoader(
+    return _Loader(
         SeededDataset(dataset),
         batch_size=batch_size,
         sampler=EpochSampler(len(dataset), seed=seed, epoch=epoch),

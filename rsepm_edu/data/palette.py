@@ -38,9 +38,7 @@ def read_mask(path: str | os.PathLike[str]) -> torch.Tensor:
     try:
         with Image.open(path) as picture:
             if picture.mode not in ("P", "L"):
-                raise UserError(
-                    f"{path}: expected a palette or 8-bit grey mask, got mode {picture.mode}"
-                )
+                raise UserError(f"{path}: expected a palette or 8-bit grey mask, got mode {picture.mode}")
             return torch.from_numpy(np.array(picture, dtype=np.uint8))
     except FileNotFoundError as error:
         raise UserError(f"{path}: expected a mask here, got no such file") from error

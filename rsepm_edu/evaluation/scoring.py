@@ -24,8 +24,8 @@ from rsepm_edu.methods.pamr import pamr
 from rsepm_edu.methods.scg import scg
 from rsepm_edu.models.network import SingleStageNetwork
 
-CAM_MAPS = ("cam", "cam+pamr", "cam+scg", "cam+scg+pamr")
-DECODER = "decoder"
+SEEDS = ("cam", "cam+pamr", "cam+scg", "cam+scg+pamr")
+DECODER_SEEDS = ("decoder", "decoder+pamr")
 
 
 def seed_maps(
@@ -36,21 +36,25 @@ def seed_maps(
     scales: Sequence[float] = SCALES,
     mirror: bool = True,
     decode: bool = True,
+    scg_threshold: float = 0.50,
+    pamr_stride: int = 4,
 ) -> tuple[dict[str, Tensor], Tensor | None]:
     """The seeds a network gives for pictures whose tags are known.
 
-    SCG works at the CAM's resolution on stages 4 and 5 of the picture at scale 1, PAMR at the picture's own
-    resolution; after PAMR each map is stretched to a maximum of 1 again, as in training.
+    SCG works at the CAM's resolution on stages 4 and 5 of the picture at scale 1, PAMR at 1 / ``pamr_stride`` of the
+    picture's; after PAMR each map is stretched to a maximum of 1 again. Both as in training.
 
     Args:
         network: trained.
         images: B×3×H×W normalised, on its device.
         tags: B×K in {0, 1}.
         scales, mirror: see ``multi_scale_maps``.
-        decode: the decoder's map too, its probabilities restricted to the tags.
+        decode: the decoder's maps too, its probabilities restricted to the tags.
+        scg_threshold: ``first_threshold`` of ``scg``.
+        pamr_stride: pixels per position of PAMR.
 
     Returns:
-        Maps B×K×H×W in [0, 1] by name (``CAM_MAPS``, and ``DECODER`` if wanted), and the decoder's arg-max labels
+        Maps B×K×H×W in [0, 1] by name (``SEEDS`` and, if wanted, ``DECODER_SEEDS``), and the decoder's arg-max labels
         B×H×W (background as the decoder itself sees it) or None.
     """
     maps = multi_scale_maps(network, images, tags, scales=scales, mirror=mirror, decode=decode)
@@ -58,18 +62,24 @@ def seed_maps(
     with evaluation_mode(network), torch.no_grad():
         outputs = network(images.contiguous(memory_format=torch.channels_last), decode=False)
         coarse = F.interpolate(maps.cam, outputs.cam.shape[2:], mode="bilinear", align_corners=False, antialias=True)
-        spread = scg(outputs.stages[2:], normalize_cam(coarse), tags)
-        seeds = {"cam": maps.cam, "cam+scg": _enlarge(spread, size)}
-        # One call for both: the affinity, the dear part, depends on the picture alone.
-        both = pamr(images, torch.cat([seeds["cam"], seeds["cam+scg"]], dim=1))
-        seeds["cam+pamr"], seeds["cam+scg+pamr"] = normalize_cam(both).chunk(2, dim=1)
-    if maps.probabilities is None:
-        return seeds, None
-    seeds[DECODER] = restrict_to_tags(maps.probabilities, tags)[:, 1:]
-    return seeds, predict_labels(maps, tags)
+        spread = scg(outputs.stages[2:], normalize_cam(coarse), tags, first_threshold=scg_threshold)
+    plain = {"cam": maps.cam, "cam+scg": _resize(spread, size)}
+    labels = None
+    if maps.probabilities is not None:
+        plain["decoder"] = restrict_to_tags(maps.probabilities, tags)[:, 1:]
+        labels = predict_labels(maps, tags)
+    # One call for all: the affinity, the dear part of PAMR, depends on the picture alone.
+    small = (max(1, size[0] // pamr_stride), max(1, size[1] // pamr_stride))
+    picture = F.interpolate(images, small, mode="bilinear", align_corners=False, antialias=True)
+    refined = pamr(picture, _resize(torch.cat(list(plain.values()), dim=1), small))
+    stretched = _resize(normalize_cam(refined), size).chunk(len(plain), dim=1)
+    refined_by_name = {f"{name}+pamr": map_ for name, map_ in zip(plain, stretched, strict=True)}
+    everything = plain | refined_by_name
+    names = SEEDS + (DECODER_SEEDS if labels is not None else ())
+    return {name: everything[name] for name in names}, labels
 
 
-def _enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps, size, mode="bilinear", align_corners=False)
 
 
@@ -104,7 +114,7 @@ class SeedScores:
             rows.append(Row.from_scores(prefix + name, result, threshold=threshold, oracle=True, seed=seed))
         if self.labels is not None:
             result = scores(self.labels, self.classes, classes=classes)
-            name = f"{prefix}{DECODER} (arg-max)"
+            name = f"{prefix}decoder (arg-max)"
             rows.append(Row.from_scores(name, result, threshold=None, oracle=False, seed=seed))
         return rows
 
@@ -116,6 +126,8 @@ def score_seeds(
     scales: Sequence[float] = SCALES,
     mirror: bool = True,
     decode: bool = True,
+    scg_threshold: float = 0.50,
+    pamr_stride: int = 4,
     progress: bool = True,
 ) -> SeedScores:
     """Score all seeds of a network on a split opened with ``masks=True``, its tags given (seed quality).
@@ -124,6 +136,7 @@ def score_seeds(
         network: on the device to use.
         dataset: with masks.
         decode: whether the decoder is trained and worth scoring.
+        scg_threshold, pamr_stride: see ``seed_maps``; best as in training.
         progress: show a bar.
     """
     device = next(network.parameters()).device
@@ -131,7 +144,16 @@ def score_seeds(
     for sample in tqdm(dataset, desc="scoring", disable=not progress, leave=False):
         images = normalise(sample["image"].as_subclass(Tensor)[None].to(device))
         tags = sample["tags"][None].to(device)
-        seeds, labels = seed_maps(network, images, tags, scales=scales, mirror=mirror, decode=decode)
+        seeds, labels = seed_maps(
+            network,
+            images,
+            tags,
+            scales=scales,
+            mirror=mirror,
+            decode=decode,
+            scg_threshold=scg_threshold,
+            pamr_stride=pamr_stride,
+        )
         result.update(seeds, labels, sample["mask"].as_subclass(Tensor)[None].to(device))
     return result
 

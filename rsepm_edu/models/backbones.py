@@ -1,6 +1,6 @@
-"""Backbones: from a picture to feature maps of four stages, at strides 4, 8, 16 and 16 (or 8).
+"""Backbones: from a picture to feature maps of four stages, at strides 4, 8, 16 and 16 (or 8; see each).
 
-Stages are counted as in the papers on ResNet: stage 2 at stride 4 is the decoder's low-level input, stage 5 carries the
+Stages are counted as in the papers on ResNet: stage 2 is the decoder's low-level input, stage 5 carries the
 CAM, stages 4 and 5 feed SCG.
 """
 
@@ -64,17 +64,20 @@ class Residual(nn.Module):
 
 
 def creatures_backbone() -> Backbone:
-    """A small network for small pictures: 0.26 million weights, strides 4, 8, 8, 8, trained from scratch."""
+    """A small network for small pictures: 0.26 million weights, strides 2, 8, 8, 8, trained from scratch.
+
+    Stage 2 stays at stride 2, so that the decoder can follow legs that are two pixels wide.
+    """
     stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True))
     return Backbone(
         [
-            nn.Sequential(stem, Residual(16, 24, stride=2)),
-            Residual(24, 48, stride=2),
+            nn.Sequential(stem, Residual(16, 16)),
+            nn.Sequential(Residual(16, 24, stride=2), Residual(24, 48, stride=2)),
             Residual(48, 64),
             Residual(64, 96),
         ],
-        channels=(24, 48, 64, 96),
-        strides=(4, 8, 8, 8),
+        channels=(16, 48, 64, 96),
+        strides=(2, 8, 8, 8),
     )
 
 

@@ -45,7 +45,7 @@ class ASPP(nn.Module):
 
 
 class DeepLabV3PlusDecoder(nn.Module):
-    """Stage 5 through ASPP, enlarged to stage 2 and joined with it, to K+1 logits at stride 4.
+    """Stage 5 through ASPP, enlarged to stage 2 and joined with it, to K+1 logits at its stride (4; 2 for Creatures).
 
     Args:
         inputs: channels of stage 5.
@@ -78,6 +78,6 @@ class DeepLabV3PlusDecoder(nn.Module):
         )
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
-        """Stage 2 (B×C×h×w, stride 4) and stage 5 to seg_logits, B×(K+1)×h×w."""
+        """Stage 2 (B×C×h×w) and stage 5 to seg_logits, B×(K+1)×h×w."""
         context = F.interpolate(self.aspp(high), size=low.shape[2:], mode="bilinear", align_corners=False)
         return self.refine(torch.cat([context, self.low(low)], dim=1))

@@ -15,7 +15,7 @@ class Outputs(NamedTuple):
     """What a forward pass gives.
 
     tag_logits: B×K. cam: B×K×h×w raw scores at the last stage's stride, whose mean is tag_logits.
-    seg_logits: B×(K+1)×h×w at stride 4, or None. stages: the backbone's four feature maps.
+    seg_logits: B×(K+1)×h×w at stage 2's stride, or None. stages: the backbone's four feature maps.
     """
 
     tag_logits: Tensor

@@ -1,4 +1,5 @@
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from torch.utils.data import Dataset
 from rsepm_edu.data.loading import EpochSampler, SeededDataset, derive_seed, epoch_loader
 from rsepm_edu.data.transforms import training_transform
 from rsepm_edu.data.voc import Sample, VocDataset
+from rsepm_edu.errors import UserError
 
 
 class Crops:
@@ -99,6 +101,20 @@ def test_derived_seeds_are_fixed_for_all_machines_and_spread() -> None:
     assert len(set(seeds)) == 1500
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert 0.45 < sum(seed > 2**62 for seed in seeds) / 1500 < 0.55
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_picture_is_one_line_that_names_it_with_workers_too(
+    creatures: Path, tmp_path: Path, workers: int
+) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(creatures, root)
+    path = root / "JPEGImages" / "c000003.jpg"
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(UserError) as info:
+        batches(root, workers=workers)
+    assert "\n" not in str(info.value)
+    assert str(info.value).startswith(f"{path}: expected a ")
 
 
 def test_the_data_set_can_be_sent_to_workers_that_are_not_forked(creatures: Path) -> None:
