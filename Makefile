@@ -8,6 +8,10 @@ BIN := $(VENV)/bin
 PY := $(BIN)/python
 READY := $(VENV)/.rsepm-edu-installed
 
+# Outputs that are the same on every machine: no clock times, no widget state (GitHub refuses half of one).
+NEUTRAL := --ExecutePreprocessor.store_widget_state=False --ExecutePreprocessor.record_timing=False \
+	--CoalesceStreamsPreprocessor.enabled=True
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lab notebooks results-creatures results-voc-sample bench clean
 
@@ -32,7 +36,7 @@ lab: $(READY) ## open JupyterLab on the lessons
 	$(BIN)/jupyter lab notebooks
 
 notebooks: $(READY) ## run every lesson anew and store its outputs
-	$(BIN)/jupyter execute --inplace notebooks/*.ipynb
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace $(NEUTRAL) notebooks/*.ipynb
 
 results-creatures: $(READY) ## regenerate results/creatures: every row, three seeds
 	$(PY) data_scripts/make_results.py creatures
