@@ -1,0 +1,142 @@
+"""The first line of every lesson: what runs here, on which device, data and seed?"""
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+import torchvision
+
+import rsepm_edu
+from rsepm_edu.course.networks import CREATURES_CAM, load_lesson_network
+from rsepm_edu.data.creatures import ensure_creatures
+from rsepm_edu.data.voc import VocDataset, find_devkit, read_classes
+from rsepm_edu.errors import UserError
+from rsepm_edu.models.network import SingleStageNetwork
+from rsepm_edu.training.checkpoint import load_network
+
+DatasetName = Literal["creatures", "voc"]
+
+VOC_ROOT = "RSEPM_EDU_VOC"
+VOC_NETWORK = "RSEPM_EDU_VOC_NETWORK"
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a lesson works with.
+
+    root: the data, in VOC's folder layout. classes: names of the K classes, background not among
+    them. versions: of what computes here, by name.
+    """
+
+    lesson: str
+    dataset: DatasetName
+    root: Path
+    classes: tuple[str, ...]
+    device: torch.device
+    seed: int
+    versions: dict[str, str]
+
+    def pictures(self, split: str | None = None) -> VocDataset:
+        """Pictures with tags and masks of a split; default: `val` of Creatures, `train` of VOC.
+
+        Masks are there to look at and to score with. Nothing in a lesson learns from them.
+        """
+        if split is None:
+            split = "val" if self.dataset == "creatures" else "train"
+        return VocDataset(self.root, split, masks=True)
+
+    def network(self) -> SingleStageNetwork:
+        """A network trained for classification alone, on the device, in evaluation mode.
+
+        For Creatures it comes with the package; for VOC it is the checkpoint that the environment
+        variable RSEPM_EDU_VOC_NETWORK names.
+
+        Raises:
+            UserError: no checkpoint, or one for other classes.
+        """
+        if self.dataset == "creatures":
+            network = load_lesson_network(CREATURES_CAM)
+        else:
+            network = load_network(_from_environment(VOC_NETWORK, _HOW_TO_TRAIN))
+        if network.classes != self.classes:
+            raise UserError(
+                f"network: expected the classes {', '.join(self.classes)} of {self.root}, "
+                f"got {', '.join(network.classes)}"
+            )
+        return network.to(self.device)
+
+
+def start(lesson: str = "01", *, dataset: DatasetName = "creatures", seed: int = 0) -> Course:
+    """Get a lesson ready: seed torch, find or make the data, say in four lines what is used.
+
+    Never needs a GPU or, for Creatures, a network: the pictures are drawn on the first call and
+    kept (in $RSEPM_EDU_DATA, else ~/.cache/rsepm-edu).
+
+    Args:
+        lesson: its number, for the record.
+        dataset: "creatures", or "voc" with the devkit's folder in the environment variable
+            RSEPM_EDU_VOC.
+        seed: of torch's generator.
+
+    Raises:
+        UserError: an unknown data set, or no VOC where RSEPM_EDU_VOC says.
+    """
+    if dataset not in get_args(DatasetName):
+        raise UserError(f"dataset: expected {' or '.join(get_args(DatasetName))}, got {dataset!r}")
+    torch.manual_seed(seed)
+    root = ensure_creatures() if dataset == "creatures" else _voc_root()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    course = Course(
+        lesson=lesson,
+        dataset=dataset,
+        root=root,
+        classes=read_classes(root),
+        device=device,
+        seed=seed,
+        versions={
+            "rsepm-edu": rsepm_edu.__version__,
+            "Python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "numpy": np.__version__,
+        },
+    )
+    print(f"Lesson {lesson}, seed {seed}")
+    print(", ".join(f"{name} {version}" for name, version in course.versions.items()))
+    print(f"Device: {_describe(device, dataset)}")
+    print(f"Data: {dataset}, {len(course.classes)} classes, in {_short(root)}")
+    return course
+
+
+_HOW_TO_GET_VOC = (
+    "the folder of PASCAL VOC 2012 that holds JPEGImages; "
+    "torchvision.datasets.VOCSegmentation('data', download=True) fetches it"
+)
+_HOW_TO_TRAIN = "the file last.pt of a run of `rsepm-edu train` on that data with the method cam"
+
+
+def _voc_root() -> Path:
+    return find_devkit(_from_environment(VOC_ROOT, _HOW_TO_GET_VOC))
+
+
+def _from_environment(name: str, expected: str) -> str:
+    value = os.environ.get(name)
+    if not value:
+        raise UserError(f"{name}: expected this environment variable to name {expected}")
+    return value
+
+
+def _describe(device: torch.device, dataset: str) -> str:
+    if device.type == "cuda":
+        return f"GPU, {torch.cuda.get_device_name()}"
+    enough = "enough for this lesson" if dataset == "creatures" else "slow on photographs"
+    return f"CPU, no GPU found ({enough})"
+
+
+def _short(path: Path) -> str:
+    home = Path.home()
+    return f"~/{path.relative_to(home).as_posix()}" if path.is_relative_to(home) else str(path)

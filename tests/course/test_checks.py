@@ -1,0 +1,119 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from rsepm_edu.course.checks import check
+from rsepm_edu.course.exercises import EXERCISES
+
+
+def tag_scores(features, weight):
+    """fc(GAP): not the way the reference takes."""
+    return F.linear(features.mean(dim=(2, 3)), weight)
+
+
+def merge_scales(cams, mirrored, size):
+    total = 0
+    for cam in cams:
+        total = total + F.interpolate(cam, size=size, mode="bilinear")
+    for cam in mirrored:
+        total = total + F.interpolate(cam, size=size, mode="bilinear").flip(3)
+    return total
+
+
+def iou_fp_fn(mask, truth):
+    right = extra = missed = 0
+    for found, wanted in zip(mask.flatten().tolist(), truth.flatten().tolist(), strict=True):
+        if wanted != 255:
+            right += found and wanted == 1
+            extra += found and wanted == 0
+            missed += not found and wanted == 1
+    union = right + extra + missed
+    return right / union, extra / union, missed / union
+
+
+ANSWERS = {
+    "01.tag_scores": tag_scores,
+    "01.merge_scales": merge_scales,
+    "01.iou_fp_fn": iou_fp_fn,
+}
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_an_independent_right_answer_passes(name, capsys):
+    assert check(name, ANSWERS[name]) is True
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"Exercise {name}"
+    assert all("shape (" in line and "largest difference" in line for line in lines[1:-1])
+    assert lines[-1].strip().startswith("Solved")
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_every_exercise_has_several_inputs_that_differ(name):
+    results = [
+        torch.as_tensor(EXERCISES[name].reference(*inputs)).flatten()[0].item()
+        for inputs in EXERCISES[name].inputs(torch.Generator().manual_seed(0))
+    ]
+    assert len(set(results)) == len(results) >= 2
+
+
+def todo(*_):
+    raise NotImplementedError
+
+
+def broken(features, weight):
+    return weight @ weight
+
+
+def in_place(features, weight):
+    result = tag_scores(features, weight)
+    features.zero_()
+    weight.zero_()
+    return result + 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (todo, "Not done yet: write the function"),
+        (broken, "Not yet: your function raised RuntimeError: "),
+        (lambda f, w: None, "Is a `return` missing?"),
+        (lambda f, w: tag_scores(f, w).T, "expected shape (1, 2), got (2, 1)."),
+        (lambda f, w: tag_scores(f, w) * 1.01, "largest difference "),
+        (lambda f, w: tag_scores(f, w) * float("nan"), "largest difference nan"),
+        (lambda f, w: "cat", "expected numbers, got str."),
+        (lambda f, w: {1: 2}, "expected numbers, got dict."),
+        (lambda f, w: [], "expected numbers, got list."),
+        (lambda f: f, "Not yet: your function raised TypeError: "),
+        (None, "Not yet: your function raised TypeError: "),
+        (in_place, "largest difference 1.0e+00"),
+    ],
+)
+def test_a_wrong_answer_gets_one_friendly_line(answer, said, capsys):
+    assert check("01.tag_scores", answer) is False
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and said in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        # The mistakes that are likely: no flip, no void, union forgotten.
+        ("01.merge_scales", lambda a, b, s: merge_scales(a + b, [], s)),
+        ("01.iou_fp_fn", lambda m, t: iou_fp_fn(m, t % 255)),
+        ("01.iou_fp_fn", lambda m, t: [x.item() for x in [(m & (t == 1)).float().mean()] * 3]),
+    ],
+)
+def test_likely_mistakes_are_found(name, answer):
+    assert check(name, answer) is False
+
+
+def test_an_unknown_exercise_is_named(capsys):
+    assert check("01.nothing", tag_scores) is False
+    assert "no exercise '01.nothing'; there are 01.tag_scores" in capsys.readouterr().out
+
+
+def test_the_check_leaves_the_random_state_alone():
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    check("01.tag_scores", tag_scores)
+    assert torch.equal(before, torch.get_rng_state())
