@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from PIL import Image
 
 from rsepm_edu import __version__
 from rsepm_edu.data.creatures import ensure_creatures
@@ -23,6 +23,7 @@ from rsepm_edu.evaluation.inference import SCALES, TAG_THRESHOLD, multi_scale_ma
 from rsepm_edu.evaluation.scoring import score_seeds, score_segmentation
 from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.files import atomic_path
+from rsepm_edu.models.device import resolve_device
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.training.checkpoint import load_checkpoint, load_network
 from rsepm_edu.training.config import PRESETS, TrainConfig, preset
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"rsepm-edu {options.command}: {error}", file=sys.stderr)
         return 2
     except OSError as error:  # a full disk, a folder without rights
-        print(f"rsepm-edu {options.command}: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"rsepm-edu {options.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\nrsepm-edu {options.command}: stopped; train --resume goes on from there", file=sys.stderr)
@@ -267,14 +268,8 @@ def _segment_all(network: SingleStageNetwork, paths: Sequence[Path], out: Path, 
         maps = multi_scale_maps(network, image[None].to(device), scales=scales)
         labels = predict_labels(maps)[0].cpu()
         write_mask(out / f"{path.stem}.png", labels.to(torch.uint8))
-        _write_png(out / f"{path.stem}_overlay.png", torch.from_numpy(overlay(image, labels)))
-
-
-def _write_png(path: Path, picture: Tensor) -> None:
-    from torchvision.io import encode_png
-
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(bytes(encode_png(picture.permute(2, 0, 1).contiguous()).numpy()))
+        with atomic_path(out / f"{path.stem}_overlay.png") as temporary:
+            Image.fromarray(overlay(image, labels)).save(temporary)
 
 
 # --- shared ----------------------------------------------------------------------------------------------------------
@@ -305,13 +300,7 @@ def _parse_scales(text: str) -> tuple[float, ...]:
 
 
 def _on_device(network: SingleStageNetwork, options: argparse.Namespace) -> SingleStageNetwork:
-    name = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        return network.to(device).to(memory_format=torch.channels_last)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--device: expected cpu or a GPU that is there, got {name!r} ({reason})") from error
+    return network.to(resolve_device(options.device)).to(memory_format=torch.channels_last)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from rsepm_edu.data.transforms import normalise, training_transform
 from rsepm_edu.data.voc import Sample, VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.files import atomic_write_text
+from rsepm_edu.models.device import resolve_device
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.training.checkpoint import (
     Checkpoint,
@@ -192,7 +193,7 @@ def train(
         NotFiniteError: a loss term left the finite numbers; last.pt is the last good state.
     """
     out = Path(out)
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = resolve_device(device)
     transform = training_transform(config.size, scale=config.scale, jitter=config.jitter)
     dataset = VocDataset(root, config.split, transform=partial(_image_and_tags, transform))
     if len(dataset) < 2:

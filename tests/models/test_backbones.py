@@ -13,7 +13,7 @@ from rsepm_edu.errors import UserError
 from rsepm_edu.models.backbones import BACKBONES, Backbone, build_backbone, trade_stride_for_dilation
 
 CHANNELS = {
-    "creatures": (24, 48, 64, 96),
+    "creatures": (16, 48, 64, 96),
     "resnet18": (64, 128, 256, 512),
     "resnet34": (64, 128, 256, 512),
     "resnet50": (256, 512, 1024, 2048),
@@ -27,8 +27,8 @@ CHANNELS = {
 @pytest.mark.parametrize("name", BACKBONES)
 def test_stages_have_the_strides_and_channels_they_name(name: str, output_stride: int) -> None:
     backbone = build_backbone(name, output_stride=output_stride)
-    last = 8 if name == "creatures" else output_stride
-    assert backbone.strides == (4, 8, last, last)
+    expected = (2, 8, 8, 8) if name == "creatures" else (4, 8, output_stride, output_stride)
+    assert backbone.strides == expected
     assert backbone.channels == CHANNELS[name]
     with torch.no_grad():
         features = backbone.eval()(torch.randn(2, 3, 64, 96))

@@ -17,17 +17,18 @@ def network(request: pytest.FixtureRequest) -> SingleStageNetwork:
 
 
 @pytest.mark.parametrize(
-    ("backbone", "output_stride", "stride"), [("creatures", 16, 8), ("resnet18", 16, 16), ("resnet18", 8, 8)]
+    ("backbone", "output_stride", "strides"),
+    [("creatures", 16, (2, 8, 8, 8)), ("resnet18", 16, (4, 8, 16, 16)), ("resnet18", 8, (4, 8, 8, 8))],
 )
-def test_both_heads_have_their_shapes(backbone: str, output_stride: int, stride: int) -> None:
+def test_both_heads_have_their_shapes(backbone: str, output_stride: int, strides: tuple[int, ...]) -> None:
     network = build_network(backbone, CLASSES, output_stride=output_stride, **SMALL).eval()
     outputs = network(torch.randn(2, 3, 64, 96))
-    assert network.stride == stride
+    assert network.stride == strides[-1]
     assert network.classes == CLASSES and network.num_classes == 3
     assert outputs.tag_logits.shape == (2, 3)
-    assert outputs.cam.shape == (2, 3, 64 // stride, 96 // stride)
-    assert outputs.seg_logits.shape == (2, 4, 16, 24)
-    assert [maps.shape[-1] for maps in outputs.stages] == [24, 12, 96 // network.backbone.strides[2], 96 // stride]
+    assert outputs.cam.shape == (2, 3, 64 // strides[-1], 96 // strides[-1])
+    assert outputs.seg_logits.shape == (2, 4, 64 // strides[0], 96 // strides[0])
+    assert [maps.shape[-1] for maps in outputs.stages] == [96 // stride for stride in strides]
 
 
 def test_tag_logits_are_the_mean_of_the_cam_and_the_cam_is_the_classifier(network: SingleStageNetwork) -> None:

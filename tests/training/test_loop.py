@@ -395,6 +395,23 @@ def test_a_step_is_fixed_by_its_number(tiny: TrainConfig, phase: Phase) -> None:
         assert any(not torch.equal(value, other[name]) for name, value in first.items())
 
 
+def test_each_step_mixes_in_a_way_of_its_own(tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = []
+    original = loop.mix
+
+    def record(*args: Any, generator: torch.Generator) -> Any:
+        seeds.append(generator.initial_seed())
+        return original(*args, generator=generator)
+
+    monkeypatch.setattr(loop, "mix", record)
+    for config in (tiny, replace(tiny, seed=1)):
+        trainer = Trainer(config, CLASSES, CPU)
+        for step in (0, 1, 0):
+            trainer.step(*pictures(4), FULL, step=step)
+    assert len(set(seeds)) == 4
+    assert seeds[0] == seeds[2] and seeds[3] == seeds[5]
+
+
 def test_the_gradient_is_no_longer_than_the_norm_and_zeroed_between_steps(tiny: TrainConfig) -> None:
     trainer = Trainer(replace(tiny, clip_norm=0.01), CLASSES, CPU)
     for step in range(2):
