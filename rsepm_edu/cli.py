@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from PIL import Image
@@ -32,11 +32,16 @@ from rsepm_edu.training.loop import LAST, NotFiniteError, train
 from rsepm_edu.viz.panels import overlay
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that answers a wrong option with one line; subcommands inherit it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; every option has its help."""
-    parser = argparse.ArgumentParser(
-        prog="rsepm-edu", description="From image tags to masks: RecurSeed and EdgePredictMix."
-    )
+    parser = _Parser(prog="rsepm-edu", description="From image tags to masks: RecurSeed and EdgePredictMix.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_demo(commands.add_parser("demo", help="train RS+EPM on Creatures, print its table, write pictures"))

@@ -141,6 +141,16 @@ def test_what_a_user_can_get_wrong(
     assert not out.exists() or not any(out.iterdir())
 
 
+@pytest.mark.parametrize(
+    "arguments", [[], ["paint"], ["train"], ["segment", "a.pt", "b.jpg", "--out", "c", "--scales", "0"]]
+)
+def test_wrong_options_are_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(arguments)
+    error = capsys.readouterr().err
+    assert exit_.value.code == 2 and error.count("\n") == 1 and error.endswith("--help\n")
+
+
 def test_a_loss_that_is_not_finite_is_one_line_too(
     creatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
