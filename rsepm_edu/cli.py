@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_demo(commands.add_parser("demo", help="train RS+EPM on Creatures, print its table, write pictures"))
-    _add_train(commands.add_parser("train", help="train on pictures with tags; masks are never read"))
+    _add_train(commands.add_parser("train", help="train on pictures with tags; no masks"))
     _add_evaluate(commands.add_parser("evaluate", help="score a checkpoint on a split with masks"))
     _add_segment(commands.add_parser("segment", help="write masks and overlays for any pictures"))
     return parser
@@ -113,7 +113,7 @@ def _demo(options: argparse.Namespace) -> None:
 def _add_train(parser: argparse.ArgumentParser) -> None:
     names = ", ".join(PRESETS)
     settings = ", ".join(field.name for field in fields(TrainConfig))
-    parser.description = "Trains on the pictures and tags of a folder in VOC's layout. Masks are never read."
+    parser.description = "Trains on the pictures and tags of a folder in VOC's layout. Nothing that is learnt sees a mask; only the panels show the truth, where there is one."
     parser.epilog = f"settings for --set: {settings} (explained in rsepm_edu/training/config.py)"
     parser.add_argument("--preset", required=True, help=f"settings to start from: {names}")
     parser.add_argument("--root", type=Path, help="VOC devkit (holds JPEGImages); default for creatures-cpu: Creatures")

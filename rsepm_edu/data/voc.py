@@ -201,15 +201,20 @@ class VocDataset(Dataset[Sample]):
         return len(self.names)
 
     def __getitem__(self, index: int) -> Any:
+        sample = self.sample(index, masks=self.masks)
+        return sample if self.transform is None else self.transform(sample)
+
+    def sample(self, index: int, *, masks: bool) -> Sample:
+        """A picture as it lies on the disk, its transform left out, with its mask or without."""
         name = self.names[index]
         sample: Sample = {
             "name": name,
             "image": tv_tensors.Image(read_image(self.image_path(name))),
             "tags": self.tags[index].clone(),
         }
-        if self.masks:
+        if masks:
             sample["mask"] = self.read_mask(name, sample["image"].shape[-2:])
-        return sample if self.transform is None else self.transform(sample)
+        return sample
 
     def image_path(self, name: str) -> Path:
         """Where the picture of that name lies."""

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch.utils.tensorboard import SummaryWriter
 
 from rsepm_edu.data.transforms import normalise
-from rsepm_edu.data.voc import Sample, VocDataset
+from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.files import atomic_write_text
 from rsepm_edu.methods.cam import normalize_cam
 from rsepm_edu.training.losses import refine
@@ -107,7 +107,7 @@ def panel_samples(trainer: "Trainer", dataset: VocDataset) -> list[PanelSample]:
 
 def read_square(dataset: VocDataset, index: int, side: int) -> torch.Tensor:
     """A picture of the data set, its transform left out, squeezed to side × side: uint8."""
-    sample = _plain(dataset, index, masks=False)
+    sample = dataset.sample(index, masks=False)
     resized = F.interpolate(
         sample["image"].as_subclass(torch.Tensor)[None].float(),
         size=(side, side),
@@ -117,17 +117,11 @@ def read_square(dataset: VocDataset, index: int, side: int) -> torch.Tensor:
     return resized[0].round().clamp(0, 255).to(torch.uint8)
 
 
-def _plain(dataset: VocDataset, index: int, *, masks: bool) -> Sample:
-    plain = VocDataset.__new__(VocDataset)
-    plain.__dict__.update(dataset.__dict__, transform=None, masks=masks)
-    return plain[index]
-
-
 def _truth(dataset: VocDataset, index: int, size: torch.Size) -> torch.Tensor | None:
     """For the eye alone: nothing that is learnt or chosen sees it."""
     if not dataset.mask_path(dataset.names[index]).is_file():
         return None
-    return _nearest(_plain(dataset, index, masks=True)["mask"][None].long(), size)
+    return _nearest(dataset.sample(index, masks=True)["mask"][None].long(), size)
 
 
 def _enlarge(maps: torch.Tensor, size: torch.Size) -> torch.Tensor:
