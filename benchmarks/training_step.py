@@ -2,7 +2,8 @@
 
 A step is the package's own (`Trainer.step`, every part of the method on) on Creatures. Its functions are replaced
 by wrappers that time them while the benchmark runs; the time of a part is its own, without the parts inside it. The
-method's share is all of SCG, PAMR, EdgePredict and mixing, with the resizing and filtering around them.
+method's share is all of SCG, PAMR, EdgePredict and mixing, with the resizing and filtering around them. On the CPU
+these are seconds of the processor, on a GPU seconds of the clock.
 
     python benchmarks/training_step.py --out results/benchmarks/training_step.json
 """
@@ -10,9 +11,10 @@ method's share is all of SCG, PAMR, EdgePredict and mixing, with the resizing an
 import argparse
 import json
 import platform
+import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -49,9 +51,10 @@ class Stopwatch:
         self.inner = [0.0]  # time spent in parts called by the one that runs, one entry a level
 
     def now(self) -> float:
-        """Seconds of the wall clock, after all work given to the device is done."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        """Seconds of the processor; on a GPU those of the clock, after all work given to it is done."""
+        if self.device.type != "cuda":
+            return time.process_time()  # other work on the machine disturbs it less
+        torch.cuda.synchronize(self.device)
         return time.perf_counter()
 
     @contextmanager
@@ -92,7 +95,7 @@ def make_batch(config: TrainConfig, classes: int) -> tuple[Tensor, Tensor]:
 
 
 def measure(config: TrainConfig, *, steps: int, device: torch.device) -> dict[str, float]:
-    """Milliseconds a step of each part, mean of `steps` steps after two that do not count."""
+    """Milliseconds of each part, median of `steps` steps after two that do not count."""
     classes = CREATURES if config.backbone == "creatures" else VOC_CLASSES
     trainer = Trainer(config, tuple(classes), device)
     images, tags = make_batch(config, len(classes))
@@ -113,17 +116,19 @@ def measure(config: TrainConfig, *, steps: int, device: torch.device) -> dict[st
         ("optimiser and average", trainer.optimizer, "step"),
         ("optimiser and average", trainer.average, "update"),
     ]
-    run: Callable[..., object] = trainer.step
+    rows: list[dict[str, float]] = []
     with ExitStack() as stack:
         for name, owner, attribute in watched:
             stack.enter_context(watch.watch(name, owner, attribute))
         for step in range(2, 2 + steps):
+            watch.seconds.clear()
             with watch.part("losses and the rest"):
-                run(images, tags, full, step=step)
-    missing = set(METHOD + NETWORK) - watch.seconds.keys()
+                trainer.step(images, tags, full, step=step)
+            rows.append(dict(watch.seconds))
+    missing = set(METHOD + NETWORK) - rows[-1].keys()
     if missing:
         raise SystemExit(f"not called during a step: {', '.join(sorted(missing))}")
-    return {name: watch.seconds[name] / steps * 1e3 for name in (*METHOD, *NETWORK)}
+    return {name: statistics.median(row[name] for row in rows) * 1e3 for name in (*METHOD, *NETWORK)}
 
 
 def report(case: dict[str, Any], *, steps: int, device: torch.device) -> dict[str, Any]:
@@ -157,12 +162,14 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="pictures a step, with --preset (default: the preset's)")
     parser.add_argument("--size", type=int, help="side of the crop, with --preset (default: the preset's)")
     parser.add_argument("--steps", type=int, default=5, help="timed steps")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch on the CPU")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     arguments = parser.parse_args()
     if not arguments.preset and (arguments.batch or arguments.size):
         parser.error("--batch and --size go with --preset")
 
+    torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
     cases = CASES
     if arguments.preset:
@@ -171,7 +178,7 @@ def main() -> None:
         "cases": [report(case, steps=arguments.steps, device=device) for case in cases],
         "steps": arguments.steps,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
-        "threads": torch.get_num_threads(),
+        "threads": arguments.threads,
         "python": platform.python_version(),
         "torch": torch.__version__,
     }

@@ -22,7 +22,7 @@ def pamr(
     iterations: int = 10,
     sigma: float = 0.1,
 ) -> Tensor:
-    """Average each map over neighbours of the same colour, again and again (Araslanov & Roth 2020, eqs. 5-6).
+    """Average each map over neighbours of the same colour, again and again (Araslanov & Roth 2020).
 
     The neighbours of a pixel are the 8 around it at every dilation (48 by default; beyond the border the border
     repeats). Affinity of pixel i to neighbour j: softmax_j(mean_c −|x_ic − x_jc| / (1e-8 + sigma·σ_ic)), σ_ic the

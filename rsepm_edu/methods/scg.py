@@ -22,7 +22,7 @@ def min_max(values: Tensor, dim: int) -> Tensor:
 def self_correlation(
     features: Tensor, *, first_threshold: float = 0.50, second_threshold: float = 0.10
 ) -> tuple[Tensor, Tensor]:
-    """First- and second-order self-correlation of a feature map (Pan et al. 2021, eqs. 3-5).
+    """First- and second-order self-correlation of a feature map (Pan et al. 2021).
 
     With F̂ the features divided by their length at each position, S = ReLU(F̂ᵀF̂), entries below ``first_threshold``
     set to 0. First order: S / column sum. Second order: S without its diagonal, columns normalised, times itself,
@@ -52,7 +52,7 @@ def self_correlation(
 
 
 def correlated_map(correlation: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-    """What goes with the positive positions and not with the negative ones (Pan et al. 2021, eq. 7).
+    """What goes with the positive positions and not with the negative ones (Pan et al. 2021).
 
     Columns of ``correlation`` are min-max normalised; those of the positives are averaged and stretched, those of
     the negatives likewise; the map is the stretched positive part of the difference.

@@ -46,6 +46,7 @@ def test_settings_do_not_change_during_a_run() -> None:
 
 WRONG: list[tuple[str, Any]] = [
     ("method", "rs+"),
+    ("optimizer", "adam"),
     ("precision", "int8"),
     ("backbone", "vgg16"),
     *[(name, 0) for name in ("epochs", "batch_size", "accumulate", "size", "decoder_channels", "pamr_stride")],
@@ -57,6 +58,7 @@ WRONG: list[tuple[str, Any]] = [
     *[(name, value) for name in ("learning_rate", "clip_norm") for value in (0.0, -1.0, nan, inf)],
     *[(name, value) for name in ("momentum", "ema_decay") for value in (-0.1, 1.0, nan)],
     ("cam_weight", nan),
+    *[("scg_threshold", value) for value in (-0.1, 1.1, nan)],
     *[("scale", value) for value in ((0.0, 1.0), (0.8, 0.4), (0.5, 1.1), (nan, 1.0))],
 ]
 

@@ -99,6 +99,21 @@ def test_train_gives_the_averaged_network_and_calls_back(tiny: TrainConfig, crea
     assert all(torch.equal(value, loaded[name]) for name, value in network.state_dict().items())
 
 
+def test_each_epoch_has_batches_of_its_own(
+    tiny: TrainConfig, creatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    original = loop.epoch_loader
+
+    def record(dataset: Any, **settings: Any) -> Any:
+        asked.append((settings["seed"], settings["epoch"], settings["batch_size"]))
+        return original(dataset, **settings)
+
+    monkeypatch.setattr(loop, "epoch_loader", record)
+    run(replace(tiny, method="cam", seed=3, epochs=3), creatures, tmp_path)
+    assert asked == [(3, 0, 4), (3, 1, 4), (3, 2, 4)]
+
+
 def test_nothing_is_printed_without_progress(
     tiny: TrainConfig, creatures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

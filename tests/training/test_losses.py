@@ -1,5 +1,6 @@
 from dataclasses import replace
 from math import ceil, exp, floor, log
+from typing import Any
 
 import pytest
 import torch
@@ -102,9 +103,10 @@ def test_class_shares_count_labels(height: int, width: int, size: tuple[int, int
 
 def test_refine_takes_stages_4_and_5_and_has_no_gradient(outputs: Outputs, tiny: TrainConfig) -> None:
     images = torch.randn(2, 3, 32, 32)
-    config = replace(tiny, pamr_stride=2, certain=0.6, uncertain=0.2)
+    config = replace(tiny, pamr_stride=2, certain=0.6, uncertain=0.2, scg_threshold=0.7)
     refined = refine(config, images, outputs, TAGS)
-    wanted = recur_seed(images, outputs.stages[2:], outputs.cam, TAGS, size=(16, 16), certain=0.6, uncertain=0.2)
+    filtered: dict[str, Any] = {"certain": 0.6, "uncertain": 0.2, "first_threshold": 0.7}
+    wanted = recur_seed(images, outputs.stages[2:], outputs.cam, TAGS, size=(16, 16), **filtered)
     for got, want in zip(refined, wanted, strict=True):
         assert torch.equal(got, want) and not got.requires_grad
     assert refined.pseudo_mask.shape == (2, 16, 16)
