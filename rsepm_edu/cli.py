@@ -113,7 +113,10 @@ def _demo(options: argparse.Namespace) -> None:
 def _add_train(parser: argparse.ArgumentParser) -> None:
     names = ", ".join(PRESETS)
     settings = ", ".join(field.name for field in fields(TrainConfig))
-    parser.description = "Trains on the pictures and tags of a folder in VOC's layout. Nothing that is learnt sees a mask; only the panels show the truth, where there is one."
+    parser.description = (
+        "Trains on the pictures and tags of a folder in VOC's layout. Nothing that is learnt sees a mask; only the "
+        "panels show the truth, where there is one."
+    )
     parser.epilog = f"settings for --set: {settings} (explained in rsepm_edu/training/config.py)"
     parser.add_argument("--preset", required=True, help=f"settings to start from: {names}")
     parser.add_argument("--root", type=Path, help="VOC devkit (holds JPEGImages); default for creatures-cpu: Creatures")
