@@ -25,6 +25,12 @@ LABELS = {
     "cam+scg": "CAM + SCG",
     "cam+scg+pamr": "CAM + SCG + PAMR",
 }
+HEADS = {
+    "cam": "cam",
+    "decoder": "decoder",
+    "decoder+pamr": "decoder + PAMR",
+    "decoder (arg-max)": "decoder, arg-max",
+}
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,7 @@ class Experiment:
         if method == "cam":
             return [replace(row, method=LABELS[row.method]) for row in rows]
         prefix = {"rs": "RS", "rs+epm": "RS + EPM"}[method]
-        kept = [row for row in rows if row.method == "cam" or row.method.startswith("decoder")]
-        return [replace(row, method=f"{prefix} ({row.method.replace('+pamr', ' + PAMR')})") for row in kept]
+        return [replace(row, method=f"{prefix} ({HEADS[row.method]})") for row in rows if row.method in HEADS]
 
 
 def full_run(experiment: Experiment, out: Path, *, resume: bool = False, **options: Any) -> list[Row]:
