@@ -140,8 +140,7 @@ PRESETS: dict[str, TrainConfig] = {
         decoder_channels=48,
         decoder_rates=(2, 4, 6),
         separable=True,
-        # RS must not start before the classifier has found the heads: with 16 epochs of warm-up instead of 22 one seed
-        # of three was late, and RS spread its poor map over everything (results/creatures_short_warmup).
+        # RS collapses in one seed of three, after 22 epochs of warm-up as after 16 (results/creatures_short_warmup).
         epochs=36,
         seed_start=22,
         mix_start=31,
