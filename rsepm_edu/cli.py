@@ -2,7 +2,7 @@
 
 import argparse
 import ast
-import json
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -220,8 +220,12 @@ def _evaluate(options: argparse.Namespace) -> None:
     show = {"text": tables.text, "json": tables.to_json, "markdown": tables.markdown}[options.format]
     print(show(rows))
     if options.out is not None:
-        command = "rsepm-edu evaluate " + json.dumps({"split": split, "final": options.final, "scales": options.scales})
-        tables.write_results(options.out, rows, command=command, config=asdict(checkpoint.config), log=None)
+        # Without the paths of this machine: the checkpoint by its name, the data set not at all.
+        words = ["rsepm-edu", "evaluate", options.checkpoint.name, "--split", split]
+        words += ["--scales", ",".join(map(str, options.scales))]
+        words += ["--classes", ",".join(classes)] if classes else []
+        words += ["--final"] if options.final else []
+        tables.write_results(options.out, rows, command=shlex.join(words), config=asdict(checkpoint.config), log=None)
 
 
 def _parse_classes(text: str | None, known: tuple[str, ...]) -> tuple[str, ...] | None:

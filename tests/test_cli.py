@@ -70,6 +70,9 @@ def test_evaluate_prints_and_writes_the_same_rows(
     ]
     assert [row["oracle"] for row in rows] == [True] * 6 + [False]
     assert json.loads((tmp_path / "table.json").read_text()) == rows
+    command = (tmp_path / "command.txt").read_text().strip()
+    assert command == "rsepm-edu evaluate last.pt --split train --scales 1.0"
+    cli.build_parser().parse_args(command.split()[1:])  # a command that can be given again
 
 
 def test_evaluate_final_uses_no_tags_and_no_oracle(

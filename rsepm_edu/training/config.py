@@ -1,4 +1,4 @@
-"""All settings of a training run, one comment each, and presets that are known to work."""
+"""All settings of a training run, one comment each, and presets to start from."""
 
 import json
 import math
@@ -181,7 +181,7 @@ PRESETS: dict[str, TrainConfig] = {
         jitter=0.0,
         workers=0,
     ),
-    # VOC 2012 trainaug on one GPU.
+    # VOC 2012 trainaug on one GPU. Not run yet: the published settings where there are any.
     "voc-gpu": TrainConfig(),
 }
 
