@@ -1,32 +1,15 @@
-"""The exercises of all lessons: what they compute, on which inputs they are tried.
+"""The exercises of lesson 01: CAM."""
 
-A name is the lesson's number, a dot, and the name of the function that the student writes.
-"""
-
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from rsepm_edu.course.exercises.exercise import Exercise
 from rsepm_edu.evaluation.metrics import confusion_matrix
 from rsepm_edu.labels import VOID
 from rsepm_edu.methods.cam import cam_from_features
-
-
-@dataclass(frozen=True)
-class Exercise:
-    """One function to write.
-
-    reference: the right answer, a tensor or several numbers. inputs: some argument tuples for it,
-    tensors, lists of tensors or plain values. tolerance: allowed absolute difference.
-    """
-
-    reference: Callable[..., Any]
-    inputs: Callable[[Generator], list[tuple[Any, ...]]]
-    tolerance: float = 1e-5
 
 
 def tag_scores(features: Tensor, weight: Tensor) -> Tensor:
@@ -76,7 +59,7 @@ def _masks(generator: Generator) -> list[tuple[Any, ...]]:
     return [pair(void=False), pair(void=True)]
 
 
-EXERCISES = {
+EXERCISES: dict[str, Exercise] = {
     "01.tag_scores": Exercise(tag_scores, _features),
     "01.merge_scales": Exercise(merge_scales, _scales),
     "01.iou_fp_fn": Exercise(iou_fp_fn, _masks),

@@ -6,8 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from rsepm_edu.viz import explorers
+from rsepm_edu.viz.explorers import cam as module
 from rsepm_edu.viz.explorers import cam_explorer
+from rsepm_edu.viz.explorers.explorer import GAP, TILE, outline
 
 NAMES = ["cat", "dog", "cow"]
 
@@ -34,7 +35,7 @@ def test_moving_the_slider_changes_the_picture(inputs):
     seen.add(bytes(explorer.picture.value))
     assert len(seen) == 4
     with Image.open(io.BytesIO(explorer.picture.value)) as png:
-        assert png.format == "PNG" and png.width == 3 * explorers.TILE + 2 * explorers.GAP
+        assert png.format == "PNG" and png.width == 3 * TILE + 2 * GAP
 
 
 def test_the_same_state_gives_the_same_bytes(inputs):
@@ -85,8 +86,8 @@ def test_the_scores_written_are_those_of_naive_counting(inputs, monkeypatch):
     cam = (cam * 5).round() / 5  # many values lie on the threshold itself: they are background
     written = []
     monkeypatch.setattr(
-        explorers,
-        "_compose",
+        module,
+        "compose",
         lambda tiles, captions, legend=(): written.append(legend) or Image.new("RGB", (1, 1)),
     )
     cam_explorer(image, cam, NAMES, truth=truth, threshold=0.4)
@@ -111,7 +112,7 @@ def test_the_scores_written_are_those_of_naive_counting(inputs, monkeypatch):
 def test_outline_lies_inside_the_mask_along_its_border():
     mask = np.zeros((7, 7), dtype=bool)
     mask[2:5, 2:5] = True
-    line = explorers._outline(mask)
+    line = outline(mask)
     assert line.sum() == 8 and not line[3, 3] and not (line & ~mask).any()
 
 

@@ -1,0 +1,11 @@
+"""The exercises of all lessons: what they compute, on which inputs they are tried.
+
+A name is the lesson's number, a dot, and the name of the function that the student writes.
+"""
+
+from rsepm_edu.course.exercises import lesson_01
+from rsepm_edu.course.exercises.exercise import Exercise
+
+EXERCISES: dict[str, Exercise] = {**lesson_01.EXERCISES}
+
+__all__ = ["EXERCISES", "Exercise"]
