@@ -5,7 +5,11 @@ paper and its release notes: SCG of the current CAM is the target of the CAM; PA
 conditional filter (certain 0.55, uncertain 0.10), is the pseudo mask of the decoder; both losses weigh 1.0.
 
 Our reading, where the sources are silent:
-    * the CAM is compared with its seed as normalised maps, by the mean absolute difference over present classes;
+    * the targets come from the moving average of the network, a calm teacher, and not from the network that learns;
+    * the CAM is compared with its seed as normalised maps, by the mean absolute difference over present classes, and
+      only where the conditional filter has a word: there the seed counts as far as the pseudo mask agrees. With SCG's
+      seed as the only target, nothing pulls back: a map that is everywhere above SCG's background threshold grows on
+      until it covers the picture (results/creatures_free_seed);
     * PAMR's result is stretched so that each map's maximum is 1 again before the filter (averaging lowers it);
     * PAMR sees the picture at the resolution of the pseudo mask;
     * the decoder's loss is the plain mean over labelled pixels: with equal weights for foreground and background it
@@ -96,6 +100,49 @@ def recur_seed(
     enlarged = F.interpolate(seed, size=size, mode="bilinear", align_corners=False)
     refined = normalize_cam(pamr(picture, enlarged))
     return Refined(seed, refined, conditional_filter(refined, certain=certain, uncertain=uncertain))
+
+
+def class_shares(masks: Tensor, classes: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """What a mask says at a coarser size: the share of each class among labelled pixels, and the labelled share.
+
+    Args:
+        masks: B×H×W int64.
+        classes: K.
+        size: (h, w).
+
+    Returns:
+        B×K×h×w and B×1×h×w, in [0, 1].
+    """
+    # Four samples a side within each position are enough, and far cheaper than every pixel of every class.
+    step_y, step_x = (max(1, n // (4 * m)) for n, m in zip(masks.shape[1:], size, strict=True))
+    masks = masks[:, step_y // 2 :: step_y, step_x // 2 :: step_x]
+    labelled = (masks != VOID).float()[:, None]
+    planes = torch.stack([(masks == k).float() for k in range(1, classes + 1)], dim=1)
+    known = F.adaptive_avg_pool2d(labelled, size)
+    return F.adaptive_avg_pool2d(planes, size) / known.clamp(min=1e-6), known
+
+
+def hold_seed(seed: Tensor, pseudo_mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Keep a seed within its pseudo mask: the target of the CAM, and where it counts (our reading, see the module).
+
+    The target is the seed times the share of its class among the labelled pixels of a position, so 0 on background;
+    the weight is the labelled share, so 0 where everything is void.
+
+    Args:
+        seed: B×K×h×w in [0, 1].
+        pseudo_mask: B×H×W int64.
+
+    Returns:
+        Target B×K×h×w and weight B×1×h×w, in [0, 1], as ``cam_loss`` takes them.
+
+    Raises:
+        ValueError: the shapes do not go together.
+    """
+    expect_maps(seed=seed)
+    if pseudo_mask.ndim != 3 or pseudo_mask.shape[0] != seed.shape[0]:
+        raise ValueError(f"pseudo_mask: expected BxHxW, B = {seed.shape[0]}, got shape {tuple(pseudo_mask.shape)}")
+    shares, known = class_shares(pseudo_mask, seed.shape[1], (seed.shape[2], seed.shape[3]))
+    return seed * shares, known
 
 
 def cam_loss(cam: Tensor, target: Tensor, tags: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -24,7 +24,7 @@ from rsepm_edu.data.voc import Sample, VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.files import atomic_write_text
 from rsepm_edu.models.device import resolve_device
-from rsepm_edu.models.network import SingleStageNetwork
+from rsepm_edu.models.network import Outputs, SingleStageNetwork
 from rsepm_edu.training.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -137,19 +137,23 @@ class Trainer:
         images = normalise(images.to(self.device, non_blocking=True))
         images = images.to(memory_format=torch.channels_last)
         tags = tags.to(self.device, non_blocking=True)
-        outputs = self._forward(images, decode=phase.refine)
-        refined = refine(self.config, images, outputs, tags) if phase.refine else None
-        losses = plain_losses(self.config, outputs, tags, refined)
+        outputs = self._forward(self.network, images, decode=phase.refine)
+        if not phase.refine:
+            return plain_losses(self.config, outputs, tags, None)
+        with torch.no_grad():  # the average is the calmer teacher: see methods/recurseed.py
+            teacher = self._forward(self.average.network, images, decode=phase.mix)
+        losses = plain_losses(self.config, outputs, tags, refine(self.config, images, teacher, tags))
         if phase.mix:
-            assert outputs.seg_logits is not None
-            mixed = mix(self.config, images, tags, outputs.seg_logits, generator=generator)
-            losses |= mixed_losses(self.config, self._forward(mixed.images, decode=True), mixed)
+            assert teacher.seg_logits is not None
+            mixed = mix(self.config, images, tags, teacher.seg_logits, generator=generator)
+            losses |= mixed_losses(self.config, self._forward(self.network, mixed.images, decode=True), mixed)
         return losses
 
-    def _forward(self, images: Tensor, *, decode: bool) -> Any:
+    def _forward(self, network: SingleStageNetwork, images: Tensor, *, decode: bool) -> Outputs:
         enabled = self.precision != torch.float32
         with torch.autocast(self.device.type, dtype=self.precision, enabled=enabled):
-            return self.network(images, decode=decode)
+            outputs: Outputs = network(images, decode=decode)
+        return outputs
 
 
 def resolve_precision(precision: str, device: torch.device) -> torch.dtype:

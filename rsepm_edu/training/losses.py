@@ -6,10 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rsepm_edu.labels import VOID
 from rsepm_edu.methods.edgepredictmix import edge_predict, edge_predict_mix
 from rsepm_edu.methods.mixing import Mixed
-from rsepm_edu.methods.recurseed import Refined, cam_loss, decoder_loss, recur_seed
+from rsepm_edu.methods.recurseed import Refined, cam_loss, class_shares, decoder_loss, hold_seed, recur_seed
 from rsepm_edu.models.network import Outputs
 from rsepm_edu.training.config import TrainConfig
 
@@ -41,7 +40,7 @@ def tag_loss(tag_logits: Tensor, tags: Tensor) -> Tensor:
 
 
 def refine(config: TrainConfig, images: Tensor, outputs: Outputs, tags: Tensor) -> Refined:
-    """RecurSeed's targets for a batch, from the network's own outputs (see ``recur_seed``)."""
+    """RecurSeed's targets for a batch, from the outputs of the averaged network (see ``recur_seed``)."""
     stride = config.pamr_stride
     size = (max(1, images.shape[2] // stride), max(1, images.shape[3] // stride))
     return recur_seed(
@@ -65,32 +64,12 @@ def mix(
     *,
     generator: torch.Generator,
 ) -> Mixed:
-    """A mixed batch cut along the decoder's own prediction, absent classes left out."""
+    """A mixed batch cut along the prediction of the averaged network's decoder, absent classes left out."""
     allowed = F.pad(tags, (1, 0), value=1)[:, :, None, None] > 0
     logits = seg_logits.float().masked_fill(~allowed, float("-inf"))
     probabilities = F.interpolate(logits.softmax(dim=1), size=images.shape[2:], mode="bilinear", align_corners=False)
     masks = edge_predict(probabilities, tags, certain=config.certain, uncertain=config.uncertain)
     return edge_predict_mix(images, tags, masks, generator=generator)
-
-
-def class_shares(masks: Tensor, classes: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """What a mask says at a coarser size: the share of each class among labelled pixels, and the labelled share.
-
-    Args:
-        masks: B×H×W int64.
-        classes: K.
-        size: (h, w).
-
-    Returns:
-        B×K×h×w and B×1×h×w, in [0, 1].
-    """
-    # Four samples a side within each position are enough, and far cheaper than every pixel of every class.
-    step_y, step_x = (max(1, n // (4 * m)) for n, m in zip(masks.shape[1:], size, strict=True))
-    masks = masks[:, step_y // 2 :: step_y, step_x // 2 :: step_x]
-    labelled = (masks != VOID).float()[:, None]
-    planes = torch.stack([(masks == k).float() for k in range(1, classes + 1)], dim=1)
-    known = F.adaptive_avg_pool2d(labelled, size)
-    return F.adaptive_avg_pool2d(planes, size) / known.clamp(min=1e-6), known
 
 
 def mixed_losses(config: TrainConfig, outputs: Outputs, mixed: Mixed) -> dict[str, Tensor]:
@@ -110,6 +89,7 @@ def plain_losses(config: TrainConfig, outputs: Outputs, tags: Tensor, refined: R
     losses = {"tags": tag_loss(outputs.tag_logits, tags)}
     if refined is not None:
         assert outputs.seg_logits is not None
-        losses["cam"] = config.cam_weight * cam_loss(outputs.cam.float(), refined.seed, tags)
+        target, known = hold_seed(refined.seed, refined.pseudo_mask)
+        losses["cam"] = config.cam_weight * cam_loss(outputs.cam.float(), target, tags, known)
         losses["decoder"] = config.decoder_weight * decoder_loss(outputs.seg_logits.float(), refined.pseudo_mask)
     return losses

@@ -8,7 +8,7 @@ from PIL import Image
 from rsepm_edu.labels import VOID
 from rsepm_edu.methods.cam import normalize_cam
 from rsepm_edu.methods.pamr import pamr
-from rsepm_edu.methods.recurseed import cam_loss, conditional_filter, decoder_loss, recur_seed
+from rsepm_edu.methods.recurseed import cam_loss, class_shares, conditional_filter, decoder_loss, hold_seed, recur_seed
 from rsepm_edu.methods.scg import scg
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
@@ -55,6 +55,73 @@ def naive_filter(seed, certain, uncertain):
                 else:
                     result[b, y, x] = VOID
     return result
+
+
+def naive_shares(masks, classes, size):
+    """Count labels at up to four by four evenly spaced pixels of each position."""
+    shares, known = torch.zeros(len(masks), classes, *size), torch.zeros(len(masks), 1, *size)
+    steps = [max(1, n // (4 * m)) for n, m in zip(masks.shape[1:], size, strict=True)]
+    samples = [list(range(step // 2, n, step)) for n, step in zip(masks.shape[1:], steps, strict=True)]
+    for b in range(len(masks)):
+        for y in range(size[0]):
+            for x in range(size[1]):
+                spans = []
+                for at, axis in ((y, 0), (x, 1)):
+                    count = len(samples[axis])
+                    spans.append(
+                        samples[axis][math.floor(at * count / size[axis]) : math.ceil((at + 1) * count / size[axis])]
+                    )
+                labels = [int(masks[b, i, j]) for i in spans[0] for j in spans[1]]
+                labelled = [label for label in labels if label != VOID]
+                known[b, 0, y, x] = len(labelled) / len(labels)
+                for k in range(classes):
+                    shares[b, k, y, x] = labelled.count(k + 1) / max(1, len(labelled))
+    return shares, known
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size"), [(8, 12, (2, 3)), (4, 4, (4, 4)), (32, 48, (2, 3)), (33, 50, (4, 3)), (9, 9, (4, 4))]
+)
+def test_class_shares_count_labels(height, width, size):
+    labels = torch.tensor([0, 1, 2, 3, VOID])
+    generator = torch.Generator().manual_seed(0)
+    masks = labels[torch.randint(0, 5, (2, height, width), generator=generator)]
+    masks[0, : height // 2, : width // 2] = VOID  # whole positions of which nothing is known
+    wanted_shares, wanted_known = naive_shares(masks, 3, size)
+    shares, known = class_shares(masks, 3, size)
+    torch.testing.assert_close(known, wanted_known)
+    torch.testing.assert_close(shares, wanted_shares)
+
+
+def test_hold_seed_keeps_a_seed_within_its_mask():
+    seed, mask = random_seed(size=(4, 5)), random_mask(size=(16, 20))
+    mask[0, :4, :4] = VOID  # a position of which nothing is known
+    mask[1, :4, :4] = 0  # and one that is background
+    shares, known = naive_shares(mask, 3, (4, 5))
+    target, weight = hold_seed(seed, mask)
+    assert torch.equal(weight, known) and weight[0, 0, 0, 0] == 0 and weight[1, 0, 0, 0] == 1
+    assert (target[1, :, 0, 0] == 0).all()
+    for b in range(2):
+        for k in range(3):
+            for y in range(4):
+                for x in range(5):
+                    wanted = float(seed[b, k, y, x]) * float(shares[b, k, y, x])
+                    assert float(target[b, k, y, x]) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_a_map_that_covers_the_picture_is_pulled_back_where_the_mask_says_background():
+    cam = torch.ones(1, 1, 2, 2, dtype=torch.float64, requires_grad=True)
+    mask = torch.tensor([[[1, 0], [VOID, 0]]])
+    target, weight = hold_seed(torch.ones(1, 1, 2, 2, dtype=torch.float64), mask)
+    loss = cam_loss(cam, target, torch.ones(1, 1), weight)
+    assert float(loss.detach()) == pytest.approx(2 / 3, rel=1e-4)  # wrong at two of the three positions that count
+    loss.backward()
+    assert cam.grad[0, 0, 0, 1] > 0 and cam.grad[0, 0, 1, 1] > 0
+
+
+def test_hold_seed_rejects_a_mask_of_another_batch():
+    with pytest.raises(ValueError, match=r"pseudo_mask: expected BxHxW, B = 2, got shape \(1, 4, 5\)"):
+        hold_seed(random_seed(), random_mask(batch=1))
 
 
 def naive_cam_loss(cam, target, tags, weight=None):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rsepm_edu.data import voc
+from rsepm_edu.data.transforms import normalise
 from rsepm_edu.errors import UserError
 from rsepm_edu.training import loop
 from rsepm_edu.training.checkpoint import load_checkpoint, load_network
@@ -464,6 +465,28 @@ def test_the_decoder_waits_for_its_phase(tiny: TrainConfig) -> None:
     assert {name for name, value in trainer.network.named_parameters() if not torch.equal(before[name], value)} == set(
         before
     )
+
+
+def test_the_targets_come_from_the_averaged_network(tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(tiny, CLASSES, CPU)
+    with torch.no_grad():
+        for parameter in trainer.average.network.parameters():
+            parameter.mul_(0.9)
+    images, tags = pictures(4)
+    with torch.no_grad():
+        wanted = trainer.average.network(normalise(images))
+    seeds, predictions = [], []
+    refine, mix = loop.refine, loop.mix
+    monkeypatch.setattr(
+        loop, "refine", lambda c, i, outputs, t: (seeds.append(outputs.cam), refine(c, i, outputs, t))[1]
+    )
+    monkeypatch.setattr(
+        loop, "mix", lambda c, i, t, logits, **o: (predictions.append(logits), mix(c, i, t, logits, **o))[1]
+    )
+    trainer.step(images, tags, FULL, step=0)
+    torch.testing.assert_close(seeds, [wanted.cam])
+    torch.testing.assert_close(predictions, [wanted.seg_logits])
+    assert not seeds[0].requires_grad and not trainer.average.network.training
 
 
 def test_half_precision_trains_with_losses_in_full(tiny: TrainConfig) -> None:
