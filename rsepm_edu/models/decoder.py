@@ -1,12 +1,21 @@
 """The DeepLabv3+ decoder (Chen et al., ECCV 2018): many fields of view, then back to the objects' edges."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+Norm = Literal["batch", "group"]
 
-def convolution(inputs: int, outputs: int, kernel: int, *, dilation: int = 1, separable: bool = False) -> nn.Sequential:
-    """Convolution, batch norm, ReLU; ``separable`` splits it into one per channel and a 1×1 across channels."""
+
+def convolution(
+    inputs: int, outputs: int, kernel: int, *, dilation: int = 1, separable: bool = False, norm: Norm = "batch"
+) -> nn.Sequential:
+    """Convolution, norm, ReLU; ``separable`` splits it into one per channel and a 1×1 across channels.
+
+    ``norm``: "batch", or "group", which needs no statistics of the batch (16 channels a group, or all in one).
+    """
     padding = (kernel - 1) // 2 * dilation
     if separable:
         layers: list[nn.Module] = [
@@ -17,7 +26,9 @@ def convolution(inputs: int, outputs: int, kernel: int, *, dilation: int = 1, se
         layers = [
             nn.Conv2d(inputs, outputs, kernel, 1, padding, dilation=dilation, bias=False),
         ]
-    return nn.Sequential(*layers, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+    groups = outputs // 16 if outputs % 16 == 0 else 1
+    layers.append(nn.GroupNorm(groups, outputs) if norm == "group" else nn.BatchNorm2d(outputs))
+    return nn.Sequential(*layers, nn.ReLU(inplace=True))
 
 
 class ASPP(nn.Module):
@@ -26,18 +37,20 @@ class ASPP(nn.Module):
     Args:
         inputs, outputs: channels.
         rates: dilations, in positions of the feature map.
-        separable: see ``convolution``.
+        separable, norm: see ``convolution``.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, rates: tuple[int, ...], separable: bool) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, *, rates: tuple[int, ...], separable: bool, norm: Norm = "batch"
+    ) -> None:
         super().__init__()
         self.branches = nn.ModuleList(
-            [convolution(inputs, outputs, 1)]
-            + [convolution(inputs, outputs, 3, dilation=rate, separable=separable) for rate in rates]
+            [convolution(inputs, outputs, 1, norm=norm)]
+            + [convolution(inputs, outputs, 3, dilation=rate, separable=separable, norm=norm) for rate in rates]
         )
         # No batch norm here: one value per picture and channel has no statistics in a batch of one.
         self.pooled = nn.Sequential(nn.Conv2d(inputs, outputs, 1), nn.ReLU(inplace=True))
-        self.join = nn.Sequential(convolution(outputs * (len(rates) + 2), outputs, 1), nn.Dropout(0.1))
+        self.join = nn.Sequential(convolution(outputs * (len(rates) + 2), outputs, 1, norm=norm), nn.Dropout(0.1))
 
     def forward(self, x: Tensor) -> Tensor:
         pooled = self.pooled(x.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
@@ -54,6 +67,7 @@ class DeepLabV3PlusDecoder(nn.Module):
         channels: width; 256 in the paper, less on a CPU.
         rates: (6, 12, 18) at output stride 16, (12, 24, 36) at 8; smaller for small pictures.
         separable: atrous separable convolutions, as in the paper's fast variant.
+        norm: see ``convolution``.
     """
 
     def __init__(
@@ -65,14 +79,15 @@ class DeepLabV3PlusDecoder(nn.Module):
         channels: int = 256,
         rates: tuple[int, ...] = (6, 12, 18),
         separable: bool = False,
+        norm: Norm = "batch",
     ) -> None:
         super().__init__()
         low = max(16, channels * 48 // 256)  # the paper's 48 beside 256
-        self.aspp = ASPP(inputs, channels, rates=rates, separable=separable)
-        self.low = convolution(low_inputs, low, 1)
+        self.aspp = ASPP(inputs, channels, rates=rates, separable=separable, norm=norm)
+        self.low = convolution(low_inputs, low, 1, norm=norm)
         self.refine = nn.Sequential(
-            convolution(channels + low, channels, 3, separable=separable),
-            convolution(channels, channels, 3, separable=separable),
+            convolution(channels + low, channels, 3, separable=separable, norm=norm),
+            convolution(channels, channels, 3, separable=separable, norm=norm),
             nn.Dropout(0.1),
             nn.Conv2d(channels, labels, 1),
         )
