@@ -31,8 +31,15 @@ def convolution(
     return nn.Sequential(*layers, nn.ReLU(inplace=True))
 
 
+WIDE = 4
+"""From inputs this many times as wide as its outputs, a separable ASPP starts with a 1×1 that makes them as narrow."""
+
+
 class ASPP(nn.Module):
     """Atrous spatial pyramid pooling: a 1×1, one dilated 3×3 per rate, and the mean of the picture, side by side.
+
+    Separable, on inputs much wider than its outputs (MobileNetV2's 1,280 channels beside 64), it reduces them first:
+    else the 3×3 convolutions of every single channel would be the dearest part of a training step.
 
     Args:
         inputs, outputs: channels.
@@ -44,6 +51,9 @@ class ASPP(nn.Module):
         self, inputs: int, outputs: int, *, rates: tuple[int, ...], separable: bool, norm: Norm = "batch"
     ) -> None:
         super().__init__()
+        reduce = separable and inputs > WIDE * outputs
+        self.reduce = convolution(inputs, outputs, 1, norm=norm) if reduce else nn.Identity()
+        inputs = outputs if reduce else inputs
         self.branches = nn.ModuleList(
             [convolution(inputs, outputs, 1, norm=norm)]
             + [convolution(inputs, outputs, 3, dilation=rate, separable=separable, norm=norm) for rate in rates]
@@ -53,6 +63,7 @@ class ASPP(nn.Module):
         self.join = nn.Sequential(convolution(outputs * (len(rates) + 2), outputs, 1, norm=norm), nn.Dropout(0.1))
 
     def forward(self, x: Tensor) -> Tensor:
+        x = self.reduce(x)
         pooled = self.pooled(x.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
         return self.join(torch.cat([*(branch(x) for branch in self.branches), pooled], dim=1))
 

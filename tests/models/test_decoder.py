@@ -47,6 +47,16 @@ def test_aspp_is_its_branches_side_by_side(separable: bool) -> None:
     assert aspp(x).shape == (2, 5, 7, 9)
 
 
+@pytest.mark.parametrize(("inputs", "separable", "reduced"), [(33, True, True), (32, True, False), (33, False, False)])
+def test_a_separable_aspp_reduces_wide_inputs_first(inputs: int, separable: bool, reduced: bool) -> None:
+    aspp = ASPP(inputs, 8, rates=(1, 2), separable=separable).eval()
+    assert aspp.branches[0][0].weight.shape[1] == (8 if reduced else inputs)
+    x = torch.randn(2, inputs, 5, 6)
+    assert aspp(x).shape == (2, 8, 5, 6)
+    groups = aspp.branches[1][0].groups
+    assert groups == ((8 if reduced else inputs) if separable else 1)
+
+
 def test_aspp_looks_at_the_whole_picture() -> None:
     aspp = ASPP(4, 32, rates=(1,), separable=False)
     assert len(positions_seen(aspp, 9)) == 81
