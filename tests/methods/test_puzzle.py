@@ -129,9 +129,13 @@ def test_merged_maps_of_a_network_have_the_size_of_the_whole_map(backbone, side)
 
 
 def test_merge_refuses_what_does_not_fit():
-    with pytest.raises(ValueError, match=r"^tiles: expected 4·B x K x 3 x 4 for a map of \(5, 8\), got shape \(4, 2, 3, 3"):
+    with pytest.raises(
+        ValueError, match=r"^tiles: expected 4·B x K x 3 x 4 for a map of \(5, 8\), got shape \(4, 2, 3, 3"
+    ):
         merge(torch.zeros(4, 2, 3, 3), size=(5, 8))
-    with pytest.raises(ValueError, match=r"^tiles: expected 4·B x K x 3 x 3 for a map of \(5, 5\), got shape \(6, 2, 3, 3"):
+    with pytest.raises(
+        ValueError, match=r"^tiles: expected 4·B x K x 3 x 3 for a map of \(5, 5\), got shape \(6, 2, 3, 3"
+    ):
         merge(torch.zeros(6, 2, 3, 3), size=(5, 5))
     with pytest.raises(ValueError, match=r"^tiles: expected BxCxhxw, got shape \(4, 3, 3\)$"):
         merge(torch.zeros(4, 3, 3), size=(5, 5))
