@@ -271,7 +271,7 @@ def test_fractions_of_tags_weigh_the_cam_loss_of_their_class(outputs: Outputs, t
     tags = torch.tensor([[0.25, 0.0, 1.0], [0.0, 0.5, 0.0]])
     masks = torch.randint(0, 4, (2, 16, 16), generator=torch.Generator().manual_seed(0))
     terms = mixed_losses(tiny, outputs, Mixed(torch.zeros(2, 3, 16, 16), tags, masks))
-    shares, _ = naive_shares(masks, 3, (4, 4))
+    shares, _ = class_shares(masks, 3, (4, 4))
     total = 0.0
     for b in range(2):
         for k in range(3):
