@@ -27,8 +27,8 @@ from torch import Tensor
 from rsepm_edu.data.creatures import CREATURES, draw_picture
 from rsepm_edu.data.voc import VOC_CLASSES
 from rsepm_edu.files import atomic_write_text
-from rsepm_edu.methods import recurseed
-from rsepm_edu.training import loop, losses
+from rsepm_edu.methods import edgepredictmix, recurseed
+from rsepm_edu.training import loop
 from rsepm_edu.training.config import PRESETS, TrainConfig, preset
 from rsepm_edu.training.loop import Trainer
 from rsepm_edu.training.losses import Phase
@@ -109,8 +109,8 @@ def measure(config: TrainConfig, *, steps: int, device: torch.device) -> dict[st
         ("SCG", recurseed, "scg"),
         ("PAMR", recurseed, "pamr"),
         ("RecurSeed, the rest", loop, "refine"),
-        ("EdgePredict", losses, "edge_predict"),
-        ("pasting", losses, "edge_predict_mix"),
+        ("EdgePredict", edgepredictmix, "edge_predict"),
+        ("pasting", edgepredictmix, "edge_predict_mix"),
         ("mixing, the rest", loop, "mix"),
         ("backward", Tensor, "backward"),
         ("optimiser and average", trainer.optimizer, "step"),

@@ -26,7 +26,7 @@ from rsepm_edu.files import atomic_path
 from rsepm_edu.models.device import resolve_device
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.training.checkpoint import load_checkpoint, load_network
-from rsepm_edu.training.config import PRESETS, TrainConfig, preset
+from rsepm_edu.training.config import PRESETS, WITHOUT_DECODER, TrainConfig, method_name, preset
 from rsepm_edu.training.experiments import Experiment, full_run
 from rsepm_edu.training.loop import LAST, NotFiniteError, train
 from rsepm_edu.viz.panels import overlay
@@ -203,10 +203,10 @@ def _evaluate(options: argparse.Namespace) -> None:
     seed, progress = checkpoint.config.seed, not options.quiet
     if options.final:
         result = score_segmentation(network, dataset, scales=options.scales, classes=classes, progress=progress)
-        method = f"{checkpoint.config.method} segmentation on {split}"
+        method = f"{method_name(checkpoint.config.method, checkpoint.config.mixing)} segmentation on {split}"
         rows = [Row.from_scores(method, result, threshold=None, oracle=False, seed=seed)]
     else:
-        decode = checkpoint.config.method != "cam"
+        decode = checkpoint.config.method not in WITHOUT_DECODER
         scores = score_seeds(
             network,
             dataset,

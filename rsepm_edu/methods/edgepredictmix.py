@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rsepm_edu.labels import VOID
-from rsepm_edu.methods.mixing import Mixed, choose_half, label_counts, partners
+from rsepm_edu.methods.mixing import Mixed, choose_half, expect_mixing, label_counts, partners, paste_classes
 from rsepm_edu.methods.shapes import expect_maps, expect_tags
 
 
@@ -143,16 +143,14 @@ def edge_predict_mix(
 ) -> Mixed:
     """Paste half of each picture's classes, cut along its refined mask, on a partner picture (Jo et al. 2022, EPM).
 
-    Void stays void: the void of the pasted picture is not pasted, the void of the picture below stays. Tags are what is
-    visible afterwards: the pasted classes, and those below of which at least ``min_visible`` of the labelled pixels
-    are left (a class below without a labelled pixel keeps its tag: nothing says that it was hidden).
+    See ``paste_classes`` for void and for the tags of the result.
 
     Args:
         images: B×3×H×W.
         tags: B×K in {0, 1}.
         pseudo_masks: B×H×W int64 at the size of the images, usually from ``edge_predict``.
         generator: on the CPU; draws partners and classes.
-        min_visible: share in (0, 1].
+        min_visible: see ``paste_classes``.
 
     Returns:
         ``Mixed``, row b: parts of picture b on its partner.
@@ -167,19 +165,34 @@ def edge_predict_mix(
         )
     if tags.ndim != 2 or tags.shape[0] != images.shape[0]:
         raise ValueError(f"tags: expected BxK, B = {images.shape[0]}, got shape {tuple(tags.shape)}")
-    classes = tags.shape[1]
     below = partners(images.shape[0], generator=generator).to(images.device)
-    counts = label_counts(pseudo_masks)
-    chosen = choose_half(counts[:, 1 : classes + 1] > 0, generator=generator)
-    table = torch.zeros_like(counts, dtype=torch.bool)  # label -> is it pasted?
-    table[:, 1 : classes + 1] = chosen
-    paste = table.gather(1, pseudo_masks.flatten(1)).view_as(pseudo_masks)
+    shown = label_counts(pseudo_masks)[:, 1 : tags.shape[1] + 1] > 0
+    chosen = choose_half(shown, generator=generator)
+    batch = Mixed(images, tags, pseudo_masks)
+    return paste_classes(batch, batch.rows(below), chosen, min_visible=min_visible)
 
-    labelled = counts[below, 1 : classes + 1]
-    left = label_counts(torch.where(paste, VOID, pseudo_masks[below]))[:, 1 : classes + 1]
-    visible = (labelled == 0) | (left >= min_visible * labelled)
-    return Mixed(
-        torch.where(paste[:, None], images, images[below]),
-        torch.maximum(chosen.to(tags.dtype), tags[below] * visible.to(tags.dtype)),
-        torch.where(paste, pseudo_masks, pseudo_masks[below]),
-    )
+
+def epm(
+    images: Tensor,
+    tags: Tensor,
+    maps: Tensor,
+    *,
+    generator: torch.Generator,
+    certain: float = 0.55,
+    uncertain: float = 0.10,
+) -> Mixed:
+    """EdgePredictMix by the interface of all mixing methods: ``edge_predict`` on the maps, then ``edge_predict_mix``.
+
+    Args:
+        images, tags, maps, generator: see ``methods.mixing``.
+        certain, uncertain: see ``edge_predict``.
+
+    Returns:
+        ``Mixed`` with tags in {0, 1}.
+
+    Raises:
+        ValueError, TypeError: shapes, thresholds or dtypes do not go together.
+    """
+    expect_mixing(images, tags, maps)
+    masks = edge_predict(maps, tags, certain=certain, uncertain=uncertain)
+    return edge_predict_mix(images, tags, masks, generator=generator)

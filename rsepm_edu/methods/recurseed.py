@@ -153,7 +153,7 @@ def cam_loss(cam: Tensor, target: Tensor, tags: Tensor, weight: Tensor | None = 
     Args:
         cam: B×K×h×w raw scores.
         target: B×K×h×w in [0, 1]; no gradient flows into it.
-        tags: B×K in {0, 1}.
+        tags: B×K in [0, 1]; a fraction, as some mixing methods leave it, makes its class count as much less.
         weight: B×1×h×w in [0, 1], how much a position counts; None: all alike.
 
     Returns:

@@ -8,9 +8,18 @@ from typing import Any, Literal, get_args
 from rsepm_edu.errors import UserError
 from rsepm_edu.models.backbones import BACKBONES
 
-Method = Literal["cam", "rs", "rs+epm"]
+Method = Literal["cam", "puzzle", "rs", "rs+epm"]
+Mixing = Literal["edgepredictmix", "classmix", "cda", "cutmix", "saliency-grafting"]
 Optimizer = Literal["sgd", "adamw"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+WITHOUT_DECODER: tuple[Method, ...] = ("cam", "puzzle")
+"""Methods that train the classifier alone, and no decoder."""
+
+
+def method_name(method: Method, mixing: Mixing) -> str:
+    """For logs and tables: the method, with another mixing than EPM named in its place, such as rs+cutmix."""
+    return f"rs+{mixing}" if method == "rs+epm" and mixing != "edgepredictmix" else method
 
 
 @dataclass(frozen=True)
@@ -18,7 +27,7 @@ class TrainConfig:
     """Settings of single-stage training; sources in brackets ([J]: Jo, Yu & Kim 2022; ours: chosen here)."""
 
     # --- what is learnt
-    method: Method = "rs+epm"  # tags alone (cam), with RecurSeed (rs), with EdgePredictMix too (rs+epm)
+    method: Method = "rs+epm"  # tags alone (cam, puzzle), with RecurSeed (rs), with mixing too (rs+epm)
     split: str = "trainaug"  # pictures; only their tags are read, never masks
     seed: int = 0  # of weights, order, crops and mixing
 
@@ -60,6 +69,8 @@ class TrainConfig:
     uncertain: float = 0.10  # conditional filter: background up to here [J]
     scg_threshold: float = 0.50  # SCG: cosine similarities below count as 0 [J]
     pamr_stride: int = 4  # pixels per position of PAMR and of the pseudo masks (ours)
+    puzzle_alpha: float = 4.0  # method puzzle: weight of the maps' difference, from half of the steps on [Puzzle-CAM]
+    mixing: Mixing = "edgepredictmix"  # of method rs+epm [J; the others: what they compare EPM with]
 
     # --- pictures
     size: int = 512  # crop, pixels [Puzzle-CAM]
@@ -74,6 +85,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         self._choice("method", get_args(Method))
+        self._choice("mixing", get_args(Mixing))
         self._choice("optimizer", get_args(Optimizer))
         self._choice("precision", get_args(Precision))
         self._choice("backbone", BACKBONES)
@@ -85,6 +97,7 @@ class TrainConfig:
             self._at_least(name, 0)
         for name in ("head_factor", "bias_factor", "weight_decay", "poly_power"):
             self._at_least(name, 0)
+        self._at_least("puzzle_alpha", 0)
         self._at_least("checkpoint_every", 1)
         if self.freeze_stages > 4:
             raise UserError(f"freeze_stages: expected 0 to 4, got {self.freeze_stages}")

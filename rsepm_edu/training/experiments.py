@@ -16,7 +16,7 @@ from rsepm_edu.evaluation.scoring import score_seeds
 from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.training.checkpoint import load_checkpoint, load_network
-from rsepm_edu.training.config import Method, TrainConfig
+from rsepm_edu.training.config import WITHOUT_DECODER, Method, Mixing, TrainConfig
 from rsepm_edu.training.loop import LAST, Trainer, train
 
 LABELS = {
@@ -30,6 +30,13 @@ HEADS = {
     "decoder": "decoder",
     "decoder+pamr": "decoder + PAMR",
     "decoder (arg-max)": "decoder, arg-max",
+}
+MIXINGS: dict[Mixing, str] = {
+    "edgepredictmix": "EPM",
+    "classmix": "ClassMix",
+    "cda": "CDA",
+    "cutmix": "CutMix",
+    "saliency-grafting": "Saliency Grafting",
 }
 
 
@@ -57,15 +64,16 @@ class Experiment:
             network,
             dataset,
             scales=self.scales,
-            decode=method != "cam",
+            decode=method not in WITHOUT_DECODER,
             scg_threshold=self.config.scg_threshold,
             pamr_stride=self.config.pamr_stride,
             progress=self.progress,
         )
         rows = scores.rows(seed=self.config.seed, classes=self.classes)
-        if method == "cam":
-            return [replace(row, method=LABELS[row.method]) for row in rows]
-        prefix = {"rs": "RS", "rs+epm": "RS + EPM"}[method]
+        if method in WITHOUT_DECODER:
+            prefix = {"cam": "", "puzzle": "Puzzle-"}[method]
+            return [replace(row, method=prefix + LABELS[row.method]) for row in rows]
+        prefix = {"rs": "RS", "rs+epm": f"RS + {MIXINGS[self.config.mixing]}"}[method]
         return [replace(row, method=f"{prefix} ({HEADS[row.method]})") for row in rows if row.method in HEADS]
 
 

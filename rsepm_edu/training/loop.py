@@ -23,6 +23,7 @@ from rsepm_edu.data.transforms import normalise, training_transform
 from rsepm_edu.data.voc import Sample, VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.files import atomic_write_text
+from rsepm_edu.methods.puzzle import alpha_at, merge, tile
 from rsepm_edu.models.device import resolve_device
 from rsepm_edu.models.network import Outputs, SingleStageNetwork
 from rsepm_edu.training.checkpoint import (
@@ -32,7 +33,7 @@ from rsepm_edu.training.checkpoint import (
     save_checkpoint,
 )
 from rsepm_edu.training.config import TrainConfig
-from rsepm_edu.training.losses import Phase, mix, mixed_losses, phase_of, plain_losses, refine
+from rsepm_edu.training.losses import Phase, mix, mixed_losses, phase_of, plain_losses, puzzle_losses, refine
 from rsepm_edu.training.optimizer import (
     MovingAverage,
     freeze,
@@ -94,7 +95,7 @@ class Trainer:
             scaler=self.scaler.state_dict(),
         )
 
-    def step(self, images: Tensor, tags: Tensor, phase: Phase, *, step: int) -> dict[str, float]:
+    def step(self, images: Tensor, tags: Tensor, phase: Phase, *, step: int, alpha: float = 0.0) -> dict[str, float]:
         """One optimiser step on a batch of uint8 images.
 
         Args:
@@ -102,6 +103,7 @@ class Trainer:
             tags: B×K.
             phase: what is on.
             step: number of the step in the whole run, which fixes every random draw in it.
+            alpha: weight of Puzzle-CAM's loss in this step, see ``alpha_at``; only its phase asks for it.
 
         Returns:
             The weighted loss terms.
@@ -117,7 +119,7 @@ class Trainer:
         means: dict[str, float] = defaultdict(float)
         for part_images, part_tags in zip(images.chunk(parts), tags.chunk(parts), strict=True):
             share = len(part_tags) / len(tags)
-            losses = self._losses(part_images, part_tags, phase, generator)
+            losses = self._losses(part_images, part_tags, phase, generator, alpha)
             values = torch.stack([loss.detach() for loss in losses.values()]).tolist()
             for name, value in zip(losses, values, strict=True):
                 if not math.isfinite(value):
@@ -133,11 +135,17 @@ class Trainer:
         self.average.update(self.network, step)
         return dict(means)
 
-    def _losses(self, images: Tensor, tags: Tensor, phase: Phase, generator: torch.Generator) -> dict[str, Tensor]:
+    def _losses(
+        self, images: Tensor, tags: Tensor, phase: Phase, generator: torch.Generator, alpha: float
+    ) -> dict[str, Tensor]:
         images = normalise(images.to(self.device, non_blocking=True))
         images = images.to(memory_format=torch.channels_last)
         tags = tags.to(self.device, non_blocking=True)
         outputs = self._forward(self.network, images, decode=phase.refine)
+        if phase.puzzle:
+            tiles = self._forward(self.network, tile(images), decode=False)
+            merged = merge(tiles.cam.float(), size=(outputs.cam.shape[2], outputs.cam.shape[3]))
+            return puzzle_losses(outputs, merged, tags, alpha=alpha)
         if not phase.refine:
             return plain_losses(self.config, outputs, tags, None)
         with torch.no_grad():  # the average is the calmer teacher: see methods/recurseed.py
@@ -252,9 +260,10 @@ def _run_epoch(trainer: Trainer, dataset: VocDataset, *, progress: bool) -> dict
         leave=False,
     )
     for batch, (images, tags) in enumerate(bar):
-        step = epoch * len(loader) + batch
-        rate = set_learning_rate(trainer.optimizer, config, step=step, steps=config.epochs * len(loader))
-        losses = trainer.step(images, tags, phase, step=step)
+        step, steps = epoch * len(loader) + batch, config.epochs * len(loader)
+        rate = set_learning_rate(trainer.optimizer, config, step=step, steps=steps)
+        alpha = alpha_at(step, steps, most=config.puzzle_alpha)
+        losses = trainer.step(images, tags, phase, step=step, alpha=alpha)
         for name, value in losses.items():
             totals[name] += value / len(loader)
         bar.set_postfix({name: f"{value:.3f}" for name, value in losses.items()})
@@ -281,7 +290,8 @@ def _previous(config: TrainConfig, classes: tuple[str, ...], out: Path, *, resum
         raise UserError(f"{path}: expected the classes {previous.classes} of that run, got {classes}")
     before, now = json.loads(previous.config.to_json()), json.loads(config.to_json())
     if all(phase_of(previous.config, epoch) == phase_of(config, epoch) for epoch in range(previous.epoch)):
-        before["method"] = now["method"]  # nothing that differs between the two has happened yet
+        for name in ("method", "mixing"):  # nothing that differs between the two has happened yet
+            before[name] = now[name]
     for name in before:
         if name not in RESUMABLE and before[name] != now[name]:
             raise UserError(f"{path}: expected {name} = {before[name]!r} as in the run to resume, got {now[name]!r}")

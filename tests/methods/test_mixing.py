@@ -4,7 +4,12 @@ import pytest
 import torch
 
 from rsepm_edu.labels import VOID
-from rsepm_edu.methods.mixing import choose_half, label_counts, partners
+from rsepm_edu.methods.cda import context_decoupling
+from rsepm_edu.methods.classmix import class_mix
+from rsepm_edu.methods.cutmix import cut_mix
+from rsepm_edu.methods.edgepredictmix import epm
+from rsepm_edu.methods.mixing import choose_half, choose_one, label_counts, partners
+from rsepm_edu.methods.saliency_grafting import saliency_grafting
 
 
 def generator(seed=0):
@@ -130,3 +135,122 @@ def test_label_counts_equal_the_naive_loops(shape):
 def test_a_label_without_a_column_is_refused():
     with pytest.raises(RuntimeError, match="index 256 is out of bounds"):
         label_counts(torch.full((1, 2, 2), 256))
+
+
+# choose_one
+
+
+def test_one_present_class_of_each_row_is_drawn_each_about_as_often():
+    present = torch.tensor([[True, False, True, True]]).expand(3000, 4)
+    chosen = choose_one(present, generator=generator())
+    assert (chosen.sum(1) == 1).all() and not (chosen & ~present).any()
+    assert all(abs(int(count) - 1000) < 130 for count in chosen.sum(0)[[0, 2, 3]])  # 5 standard deviations
+    assert not choose_one(torch.zeros(3, 4, dtype=torch.bool), generator=generator()).any()
+
+
+# the one interface of all methods
+
+
+MIXERS = [cut_mix, saliency_grafting, context_decoupling, class_mix, epm]
+every_mixer = pytest.mark.parametrize("mixer", MIXERS, ids=lambda mixer: mixer.__name__)
+
+
+@every_mixer
+def test_the_result_has_the_shapes_and_types_of_what_came(mixer, probability_case):
+    images, tags, maps = probability_case()
+    for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+        mixed = mixer(images.to(dtype), tags.to(dtype), maps.float(), generator=generator())
+        assert [part.shape for part in mixed] == [images.shape, tags.shape, (4, 11, 14)]
+        assert [part.dtype for part in mixed] == [dtype, dtype, torch.int64]
+        assert float(mixed.tags.min()) >= 0 and float(mixed.tags.max()) <= 1
+        wanted = mixer(images, tags, maps.float(), generator=generator())
+        assert torch.equal(mixed.images, wanted.images.to(dtype))
+        torch.testing.assert_close(mixed.tags, wanted.tags.to(dtype), rtol=0.01, atol=0.01)
+
+
+@every_mixer
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_maps_may_be_of_low_precision(mixer, probability_case, dtype):
+    images, tags, maps = probability_case()
+    low = maps.to(dtype)
+    mixed = mixer(images, tags, low, generator=generator())
+    wanted = mixer(images, tags, low.double(), generator=generator())
+    assert torch.equal(mixed.pseudo_masks, wanted.pseudo_masks)
+    torch.testing.assert_close(mixed.tags, wanted.tags)
+
+
+@every_mixer
+def test_the_generator_alone_decides_what_is_mixed_and_inputs_are_left_alone(mixer, probability_case):
+    case = probability_case(batch=8)
+    copies = [tensor.clone() for tensor in case]
+    first = mixer(*case, generator=generator(3))
+    torch.manual_seed(123)
+    assert all(torch.equal(a, b) for a, b in zip(first, mixer(*case, generator=generator(3)), strict=True))
+    assert not torch.equal(first.images, mixer(*case, generator=generator(4)).images)
+    assert all(torch.equal(a, b) for a, b in zip(case, copies, strict=True))
+
+
+@every_mixer
+def test_a_picture_alone_is_its_own_partner(mixer, probability_case):
+    images, tags, maps = probability_case(batch=1, seed=1)
+    for seed in range(3):
+        mixed = mixer(images, tags, maps, generator=generator(seed))
+        assert torch.equal(mixed.images, images) and torch.equal(mixed.tags, tags)
+
+
+@every_mixer
+def test_pictures_without_objects_are_mixed_without_objects(mixer):
+    images, tags = torch.rand(3, 3, 8, 8, generator=generator()), torch.zeros(3, 2)
+    maps = torch.zeros(3, 3, 8, 8)
+    maps[:, 0] = 1
+    mixed = mixer(images, tags, maps, generator=generator())
+    assert not mixed.tags.any() and not mixed.pseudo_masks.any()
+
+
+@every_mixer
+def test_no_tag_and_no_label_comes_from_nowhere(mixer, probability_case):
+    for seed in range(4):
+        images, tags, maps = probability_case(seed=seed)
+        mixed = mixer(images, tags, maps, generator=generator(seed))
+        either = tags + tags[partners(4, generator=generator(seed))]
+        assert not mixed.tags[either == 0].any()
+        assert (mixed.tags[either == 2] > 0).all() or mixer not in (cut_mix, saliency_grafting)
+        shown = label_counts(mixed.pseudo_masks)[:, 1:4]
+        assert not shown[either == 0].any()
+
+
+@every_mixer
+def test_methods_refuse_what_does_not_go_together(mixer, probability_case):
+    images, tags, maps = probability_case()
+    with pytest.raises(ValueError, match=r"^images: expected BxCxhxw, got shape \(3, 11, 14\)$"):
+        mixer(images[0], tags, maps, generator=generator())
+    with pytest.raises(TypeError, match=r"^maps: expected a floating dtype, got torch.int64$"):
+        mixer(images, tags, maps.long(), generator=generator())
+    with pytest.raises(ValueError, match=r"^tags: expected BxK = \(4, 2\), got shape \(4, 3\)$"):
+        mixer(images, tags, maps[:, 1:], generator=generator())  # without a background
+    with pytest.raises(ValueError, match=r"^maps: expected B and HxW of the images .*, got \(4, 4, 11, 13\)$"):
+        mixer(images, tags, maps[..., 1:], generator=generator())
+    if mixer is not class_mix:
+        with pytest.raises(
+            ValueError, match="^expected 0 <= uncertain < certain <= 1, got uncertain=0.6, certain=0.5$"
+        ):
+            mixer(images, tags, maps, generator=generator(), certain=0.5, uncertain=0.6)
+
+
+@pytest.mark.parametrize("mixer", [cut_mix, saliency_grafting])
+def test_tags_that_cannot_hold_fractions_are_refused(mixer, probability_case):
+    images, tags, maps = probability_case()
+    with pytest.raises(TypeError, match="^tags: expected a floating dtype, for fractions, got torch.int64$"):
+        mixer(images, tags.long(), maps, generator=generator())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@every_mixer
+def test_the_gpu_mixes_the_same(mixer, probability_case):
+    case = [tensor.float() for tensor in probability_case()]
+    mixed = mixer(*(tensor.cuda() for tensor in case), generator=generator())
+    wanted = mixer(*case, generator=generator())
+    assert all(part.is_cuda for part in mixed)
+    assert torch.equal(mixed.images.cpu(), wanted.images)
+    assert torch.equal(mixed.pseudo_masks.cpu(), wanted.pseudo_masks)
+    torch.testing.assert_close(mixed.tags.cpu(), wanted.tags)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rsepm_edu.errors import UserError
-from rsepm_edu.training.config import PRESETS, TrainConfig, preset
+from rsepm_edu.training.config import PRESETS, TrainConfig, method_name, preset
 
 
 def test_the_defaults_are_the_published_numbers() -> None:
@@ -18,6 +18,19 @@ def test_the_defaults_are_the_published_numbers() -> None:
     assert (config.momentum, config.weight_decay, config.poly_power) == (0.9, 1e-4, 0.9)
     weights = {name: value for name, value in asdict(config).items() if name.endswith("_weight")}
     assert len(weights) == 5 and set(weights.values()) == {1.0}
+    assert (config.method, config.mixing, config.puzzle_alpha) == ("rs+epm", "edgepredictmix", 4.0)
+
+
+def test_settings_of_before_there_were_other_mixings_mean_edgepredictmix() -> None:
+    values = json.loads(TrainConfig().to_json())
+    del values["mixing"], values["puzzle_alpha"]
+    assert TrainConfig.from_dict(values) == TrainConfig()
+
+
+def test_another_mixing_is_named_in_the_place_of_epm() -> None:
+    assert method_name("rs+epm", "edgepredictmix") == "rs+epm"
+    assert method_name("rs+epm", "saliency-grafting") == "rs+saliency-grafting"
+    assert [method_name(method, "cda") for method in ("cam", "puzzle", "rs")] == ["cam", "puzzle", "rs"]
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -46,6 +59,9 @@ def test_settings_do_not_change_during_a_run() -> None:
 
 WRONG: list[tuple[str, Any]] = [
     ("method", "rs+"),
+    ("mixing", "mixup"),
+    ("puzzle_alpha", -0.1),
+    ("puzzle_alpha", nan),
     ("optimizer", "adam"),
     ("precision", "int8"),
     ("backbone", "vgg16"),

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -14,14 +14,16 @@ from torch import Tensor
 from rsepm_edu.data import voc
 from rsepm_edu.data.transforms import normalise
 from rsepm_edu.errors import UserError
+from rsepm_edu.methods.puzzle import merge, tile
 from rsepm_edu.training import loop
 from rsepm_edu.training.checkpoint import load_checkpoint, load_network
-from rsepm_edu.training.config import TrainConfig
+from rsepm_edu.training.config import Mixing, TrainConfig
 from rsepm_edu.training.loop import NotFiniteError, Trainer, resolve_precision, train
-from rsepm_edu.training.losses import Phase
+from rsepm_edu.training.losses import MIXERS, Phase
 
 CPU = torch.device("cpu")
 CAM, RS, FULL = Phase(False, False), Phase(True, False), Phase(True, True)
+PUZZLE = Phase(False, False, puzzle=True)
 CLASSES = ("cat", "dog", "cow")
 
 
@@ -281,6 +283,18 @@ def test_methods_may_share_their_warm_up(tiny: TrainConfig, creatures: Path, str
     assert "method = 'rs+epm'" in message and message.endswith("got 'rs'")
 
 
+def test_mixings_may_share_what_comes_before_mixing(tiny: TrainConfig, creatures: Path, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(StopError):
+        stop_after_step(patch, 4)
+        run(tiny, creatures, tmp_path / "shared")
+    config = replace(tiny, mixing="cutmix")
+    run(config, creatures, tmp_path / "shared", resume=True)
+    run(config, creatures, tmp_path / "straight")
+    assert differing(tmp_path / "shared", tmp_path / "straight") == []
+    message = error_of(lambda: run(tiny, creatures, tmp_path / "shared", resume=True))
+    assert "mixing = 'cutmix'" in message and message.endswith("got 'edgepredictmix'")
+
+
 def test_a_run_that_is_there_is_not_overwritten(tiny: TrainConfig, creatures: Path, straight: Path) -> None:
     message = error_of(lambda: run(tiny, creatures, straight))
     assert message.startswith(f"{straight / 'last.pt'}: expected a new folder or --resume, got ")
@@ -397,7 +411,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(tiny: TrainConfig, c
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
-@pytest.mark.parametrize("phase", [CAM, RS, FULL])
+@pytest.mark.parametrize("phase", [CAM, PUZZLE, RS, FULL])
 def test_a_step_is_fixed_by_its_number(tiny: TrainConfig, phase: Phase) -> None:
     def step(number: int) -> dict[str, Tensor]:
         trainer = Trainer(tiny, CLASSES, CPU)
@@ -407,7 +421,7 @@ def test_a_step_is_fixed_by_its_number(tiny: TrainConfig, phase: Phase) -> None:
 
     first, again, other = step(5), step(5), step(6)
     assert all(torch.equal(value, again[name]) for name, value in first.items())
-    if phase is not CAM:  # dropout of the decoder
+    if phase.refine:  # dropout of the decoder
         assert any(not torch.equal(value, other[name]) for name, value in first.items())
 
 
@@ -426,6 +440,76 @@ def test_each_step_mixes_in_a_way_of_its_own(tiny: TrainConfig, monkeypatch: pyt
             trainer.step(*pictures(4), FULL, step=step)
     assert len(set(seeds)) == 4
     assert seeds[0] == seeds[2] and seeds[3] == seeds[5]
+
+
+@pytest.mark.parametrize("mixing", get_args(Mixing))
+def test_every_mixing_trains_all_of_the_network(tiny: TrainConfig, mixing: Mixing) -> None:
+    config = replace(tiny, mixing=mixing, certain=0.3, uncertain=0.2)
+    trainer = Trainer(config, CLASSES, CPU)
+    phase = Phase(True, True, mixing=mixing)
+    with pytest.MonkeyPatch.context() as patch:
+        seen = []
+        patch.setitem(MIXERS, mixing, record_calls(MIXERS[mixing], seen))
+        terms = trainer.step(*pictures(4), phase, step=0)
+    [mixed] = seen
+    assert mixed.images.shape == (4, 3, 32, 32) and mixed.tags.shape == (4, 3)
+    assert list(terms) == ["tags", "cam", "decoder", "mix_tags", "mix_cam", "mix_decoder"]
+    assert all(value > 0 for value in terms.values())
+    assert len(gradients(trainer)) == len(weights_of(trainer))
+
+
+def record_calls(mixer: Callable[..., Any], seen: list[Any]) -> Callable[..., Any]:
+    def recording(*args: Any, **settings: Any) -> Any:
+        seen.append(mixer(*args, **settings))
+        return seen[-1]
+
+    return recording
+
+
+@pytest.mark.parametrize("side", [32, 33])
+def test_a_step_of_puzzle_cam_sees_the_whole_and_the_pieces(tiny: TrainConfig, side: int) -> None:
+    config = replace(tiny, freeze_batch_norm=True)  # so that what a forward pass gives does not depend on its batch
+    trainer = Trainer(config, CLASSES, CPU)
+    images, tags = pictures(4, side=side)
+    normal = loop.normalise(images)
+    with torch.no_grad():
+        trainer.network.eval()
+        cam = trainer.network(normal, decode=False).cam
+        whole = merge(trainer.network(tile(normal), decode=False).cam, size=cam.shape[2:])
+    terms = trainer.step(images, tags, PUZZLE, step=0, alpha=3.0)
+    assert list(terms) == ["tags", "puzzle_tags", "puzzle"]
+    distance = float(((cam - whole).abs() * tags[:, :, None, None]).mean())
+    assert terms["puzzle"] == pytest.approx(3 * distance, rel=1e-4) and distance > 0
+    bce = torch.nn.functional.binary_cross_entropy_with_logits
+    assert terms["puzzle_tags"] == pytest.approx(float(bce(whole.mean((2, 3)), tags)), rel=1e-4)
+    assert not any(name.startswith("decoder.") for name in gradients(trainer))
+
+
+def test_a_run_of_puzzle_cam_has_a_weight_that_grows(
+    tiny: TrainConfig, creatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alphas = []
+    step = Trainer.step
+
+    def record(self: Trainer, *args: Any, alpha: float, **settings: Any) -> dict[str, float]:
+        alphas.append(alpha)
+        return step(self, *args, alpha=alpha, **settings)
+
+    monkeypatch.setattr(Trainer, "step", record)
+    run(replace(tiny, method="puzzle", puzzle_alpha=2.0), creatures, tmp_path)
+    assert alphas == [0, 0.5, 1, 1.5, 2, 2, 2, 2]
+    rows = lines(tmp_path)
+    assert [row["phase"] for row in rows] == ["puzzle"] * 4
+    assert all(list(row["losses"]) == ["tags", "puzzle_tags", "puzzle"] for row in rows)
+    assert rows[3]["losses"]["puzzle"] > 0
+
+
+@pytest.mark.parametrize("backbone", ["mobilenet_v2", "resnet18"])
+def test_puzzle_cam_trains_other_networks_too(tiny: TrainConfig, backbone: str) -> None:
+    config = replace(tiny, backbone=backbone, method="puzzle")
+    trainer = Trainer(config, CLASSES, CPU)
+    terms = trainer.step(*pictures(2, side=49), PUZZLE, step=0, alpha=1.0)
+    assert terms["puzzle"] > 0
 
 
 def test_the_gradient_is_no_longer_than_the_norm_and_zeroed_between_steps(tiny: TrainConfig) -> None:

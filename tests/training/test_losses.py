@@ -1,18 +1,29 @@
 from dataclasses import replace
 from math import exp, log
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from torch import Tensor
 
 from rsepm_edu.labels import VOID
+from rsepm_edu.methods import edgepredictmix
 from rsepm_edu.methods.mixing import Mixed
+from rsepm_edu.methods.puzzle import puzzle_loss
 from rsepm_edu.methods.recurseed import Refined, cam_loss, class_shares, decoder_loss, hold_seed, recur_seed
 from rsepm_edu.models.network import Outputs
-from rsepm_edu.training import losses
-from rsepm_edu.training.config import TrainConfig
-from rsepm_edu.training.losses import Phase, mix, mixed_losses, phase_of, plain_losses, refine, tag_loss
+from rsepm_edu.training.config import Mixing, TrainConfig
+from rsepm_edu.training.losses import (
+    MIXERS,
+    Phase,
+    mix,
+    mixed_losses,
+    phase_of,
+    plain_losses,
+    puzzle_losses,
+    refine,
+    tag_loss,
+)
 
 TAGS = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
 
@@ -32,13 +43,23 @@ def test_phases_begin_at_their_epochs(tiny: TrainConfig) -> None:
     config = replace(tiny, seed_start=2, mix_start=4)
     names = {
         method: [phase_of(replace(config, method=method), epoch).name for epoch in range(6)]
-        for method in ("cam", "rs", "rs+epm")
+        for method in ("cam", "puzzle", "rs", "rs+epm")
     }
     assert names == {
         "cam": ["cam"] * 6,
+        "puzzle": ["puzzle"] * 6,
         "rs": ["cam"] * 2 + ["rs"] * 4,
         "rs+epm": ["cam"] * 2 + ["rs"] * 2 + ["rs+epm"] * 2,
     }
+
+
+@pytest.mark.parametrize("mixing", get_args(Mixing))
+def test_a_phase_names_its_mixing_once_it_mixes(tiny: TrainConfig, mixing: Mixing) -> None:
+    name = {"edgepredictmix": "rs+epm"}.get(mixing, f"rs+{mixing}")
+    for method, wanted in (("rs+epm", ["cam", "rs", name, name]), ("rs", ["cam", "rs", "rs", "rs"])):
+        config = replace(tiny, method=method, mixing=mixing)
+        assert [phase_of(config, epoch).name for epoch in range(4)] == wanted
+    assert phase_of(config, 1) == phase_of(replace(tiny, mixing="cutmix"), 1), "the same until mixing begins"
 
 
 def test_there_is_no_mixing_before_there_are_seeds(tiny: TrainConfig) -> None:
@@ -58,6 +79,15 @@ def test_tag_loss_is_the_mean_binary_cross_entropy() -> None:
         probability = 1 / (1 + exp(-logit))
         total -= tag * log(probability) + (1 - tag) * log(1 - probability)
     assert float(tag_loss(logits, tags)) == pytest.approx(total / 12, rel=1e-6)
+
+
+def test_tag_loss_of_a_fraction_is_least_at_that_probability() -> None:
+    logits = torch.linspace(-3, 3, 601)[:, None]
+    tags = torch.full((1, 1), 0.3)
+    values = torch.stack([tag_loss(logit[None], tags) for logit in logits])
+    probability = float(logits[int(values.argmin())].sigmoid())
+    assert probability == pytest.approx(0.3, abs=0.002)
+    assert float(values[300]) == pytest.approx(log(2))
 
 
 def test_tag_loss_of_low_precision_logits_is_computed_in_float32() -> None:
@@ -82,13 +112,13 @@ def test_mix_cuts_along_the_prediction_of_present_classes(
     outputs: Outputs, tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[Tensor, Tensor, dict[str, float]]] = []
-    original = losses.edge_predict
+    original = edgepredictmix.edge_predict
 
     def spy(probabilities: Tensor, tags: Tensor, **settings: float) -> Tensor:
         seen.append((probabilities, tags, settings))
         return original(probabilities, tags, **settings)
 
-    monkeypatch.setattr(losses, "edge_predict", spy)
+    monkeypatch.setattr(edgepredictmix, "edge_predict", spy)
     images = torch.randn(2, 3, 32, 32)
     assert outputs.seg_logits is not None
     logits = outputs.seg_logits * 3
@@ -110,6 +140,45 @@ def test_mix_cuts_along_the_prediction_of_present_classes(
             assert torch.equal(pixel, images[0, :, y, x]) or torch.equal(pixel, images[1, :, y, x])
     again = mix(tiny, images, TAGS, logits, generator=torch.Generator().manual_seed(0))
     assert all(torch.equal(a, b) for a, b in zip(mixed, again, strict=True))
+
+
+def probabilities_of(seg_logits: Tensor, tags: Tensor) -> Tensor:
+    """What `mix` hands on, by a loop over pictures and the soft-max over their own classes alone."""
+    result = torch.zeros(2, 4, 32, 32)
+    for b in range(2):
+        labels = [0, *(k + 1 for k in range(3) if tags[b, k])]
+        soft = seg_logits[b, labels].softmax(dim=0)
+        result[b, labels] = torch.nn.functional.interpolate(soft[None], size=(32, 32), mode="bilinear")[0]
+    return result.detach()
+
+
+def test_edgepredictmix_is_what_it_was_before_there_were_others(outputs: Outputs, tiny: TrainConfig) -> None:
+    """Bit for bit the masks of edge_predict, mixed by edge_predict_mix."""
+    assert outputs.seg_logits is not None and tiny.mixing == "edgepredictmix"
+    images, logits = torch.randn(2, 3, 32, 32), outputs.seg_logits * 3
+    probabilities = probabilities_of(logits, TAGS)
+    masks = edgepredictmix.edge_predict(probabilities, TAGS, certain=tiny.certain, uncertain=tiny.uncertain)
+    generator = torch.Generator().manual_seed(5)
+    wanted = edgepredictmix.edge_predict_mix(images, TAGS, masks, generator=generator)
+    mixed = mix(tiny, images, TAGS, logits, generator=torch.Generator().manual_seed(5))
+    assert all(torch.equal(a, b) for a, b in zip(mixed, wanted, strict=True))
+    assert len(wanted.pseudo_masks.unique()) > 2
+
+
+@pytest.mark.parametrize("mixing", get_args(Mixing))
+def test_every_mixing_of_the_settings_is_there_and_gets_the_thresholds(
+    outputs: Outputs, tiny: TrainConfig, mixing: Mixing
+) -> None:
+    assert MIXERS.keys() == set(get_args(Mixing))
+    assert outputs.seg_logits is not None
+    images, logits = torch.randn(2, 3, 32, 32), outputs.seg_logits * 3
+    config = replace(tiny, mixing=mixing, certain=0.8, uncertain=0.3)
+    mixed = mix(config, images, TAGS, logits, generator=torch.Generator().manual_seed(1))
+    thresholds = {} if mixing == "classmix" else {"certain": 0.8, "uncertain": 0.3}
+    generator = torch.Generator().manual_seed(1)
+    wanted = MIXERS[mixing](images, TAGS, probabilities_of(logits, TAGS), generator=generator, **thresholds)
+    for result, other in zip(mixed, wanted, strict=True):
+        assert torch.equal(result, other) and not result.requires_grad
 
 
 def test_plain_losses_are_weighted(outputs: Outputs, tiny: TrainConfig) -> None:
@@ -162,3 +231,29 @@ def test_every_term_pulls_on_the_network(outputs: Outputs, tiny: TrainConfig, ki
         assert source is not None
         [gradient] = torch.autograd.grad(term, source)
         assert float(gradient.abs().sum()) > 0
+
+
+def test_fractions_of_tags_weigh_the_cam_loss_of_their_class(outputs: Outputs, tiny: TrainConfig) -> None:
+    tags = torch.tensor([[0.25, 0.0, 1.0], [0.0, 0.5, 0.0]])
+    masks = torch.randint(0, 4, (2, 16, 16), generator=torch.Generator().manual_seed(0))
+    terms = mixed_losses(tiny, outputs, Mixed(torch.zeros(2, 3, 16, 16), tags, masks))
+    shares, _ = class_shares(masks, 3, (4, 4))
+    total = 0.0
+    for b in range(2):
+        for k in range(3):
+            seed = outputs.cam[b, k].detach().relu() / (outputs.cam[b, k].detach().relu().max() + 1e-5)
+            total += float(tags[b, k]) * float((seed - shares[b, k]).abs().sum())
+    assert float(terms["mix_cam"].detach()) == pytest.approx(total / (16 * 1.75), rel=1e-5)
+    torch.testing.assert_close(terms["mix_tags"], tag_loss(outputs.tag_logits, tags))
+
+
+def test_puzzle_losses_classify_both_maps_and_pull_them_together(outputs: Outputs) -> None:
+    merged = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    terms = puzzle_losses(outputs, merged, TAGS, alpha=2.5)
+    assert terms.keys() == {"tags", "puzzle_tags", "puzzle"}
+    torch.testing.assert_close(terms["tags"], tag_loss(outputs.tag_logits, TAGS))
+    means = torch.tensor([[float(plane.detach().sum()) / 16 for plane in picture] for picture in merged])
+    torch.testing.assert_close(terms["puzzle_tags"].detach(), tag_loss(means, TAGS))
+    torch.testing.assert_close(terms["puzzle"], 2.5 * puzzle_loss(outputs.cam, merged, TAGS))
+    for term, sources in zip(terms.values(), ([outputs.tag_logits], [merged], [outputs.cam, merged]), strict=True):
+        assert all(gradient.any() for gradient in torch.autograd.grad(term, sources, retain_graph=True))
