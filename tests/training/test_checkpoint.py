@@ -135,7 +135,7 @@ def test_the_network_of_a_config_has_its_settings(tiny: TrainConfig) -> None:
     network = network_from_config(config, CLASSES, weights="none")
     assert network.stride == 8 and network.classes == CLASSES
     assert len(network.decoder.aspp.branches) == 4
-    assert network.decoder.aspp.branches[1][0].groups == 1280
+    assert network.decoder.aspp.branches[1][0].groups == 16  # separable, after 1,280 channels were reduced
     assert network.decoder.refine[-1].weight.shape == (3, 16, 1, 1)
     with pytest.raises(UserError, match="^no/such/file: "):
         network_from_config(config, CLASSES)
