@@ -3,16 +3,18 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from rsepm_edu.errors import UserError
 from rsepm_edu.files import atomic_path
 from rsepm_edu.models.network import SingleStageNetwork, build_network
-from rsepm_edu.training.config import TrainConfig
+from rsepm_edu.training.config import Settings, TrainConfig
 
 FORMAT = 1
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
 @dataclass
@@ -44,13 +46,12 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         torch.save(state, temporary)
 
 
-def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint onto the CPU, with ``weights_only=True``.
+def read_state(path: Path, form: int | str) -> dict[str, Any]:
+    """Read what was saved with that "format" onto the CPU, with ``weights_only=True``.
 
     Raises:
-        UserError: missing, unreadable, or not a checkpoint of this package.
+        UserError: missing, unreadable, or of another format.
     """
-    path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: expected a checkpoint, got no such file")
     try:
@@ -58,14 +59,33 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     except Exception as error:  # torch raises many kinds: pickle, zip, runtime, end of file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{path}: expected a whole checkpoint, got: {reason}") from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise UserError(f"{path}: expected a checkpoint of rsepm-edu, format {FORMAT}, got another file")
+    if not isinstance(state, dict) or state.get("format") != form:
+        raise UserError(f"{path}: expected a checkpoint of rsepm-edu, format {form}, got another file")
+    return state
+
+
+def read_config(path: Path, state: dict[str, Any], kind: type[AnySettings]) -> AnySettings:
+    """The settings in a state.
+
+    Raises:
+        UserError: written by a version with other settings.
+    """
     try:
-        config = TrainConfig.from_dict(json.loads(state["config"]))
-    except UserError as error:  # written by another version
+        return kind.from_dict(json.loads(state["config"]))
+    except UserError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint onto the CPU, with ``weights_only=True``.
+
+    Raises:
+        UserError: missing, unreadable, or not a checkpoint of this package.
+    """
+    path = Path(path)
+    state = read_state(path, FORMAT)
     return Checkpoint(
-        config=config,
+        config=read_config(path, state, TrainConfig),
         classes=tuple(state["classes"]),
         epoch=state["epoch"],
         network=state["network"],

@@ -3,7 +3,7 @@
 import json
 import math
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 from rsepm_edu.errors import UserError
 from rsepm_edu.models.backbones import BACKBONES
@@ -23,7 +23,53 @@ def method_name(method: Method, mixing: Mixing) -> str:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class Settings:
+    """What every dataclass of settings can do: check itself, be written and read."""
+
+    def _choice(self, name: str, choices: tuple[str, ...]) -> None:
+        if getattr(self, name) not in choices:
+            raise UserError(f"{name}: expected one of {', '.join(choices)}, got {getattr(self, name)!r}")
+
+    def _at_least(self, name: str, least: int) -> None:
+        if not getattr(self, name) >= least:  # so written, "not a number" is refused too
+            raise UserError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+
+    def _positive(self, name: str) -> None:
+        if not 0 < getattr(self, name) < math.inf:
+            raise UserError(f"{name}: expected a number above 0, got {getattr(self, name)}")
+
+    def _share(self, name: str) -> None:
+        if not 0 <= getattr(self, name) < 1:
+            raise UserError(f"{name}: expected 0 or more and less than 1, got {getattr(self, name)}")
+
+    def _check_scale(self, scale: tuple[float, float]) -> None:
+        if not 0 < scale[0] <= scale[1] <= 1:
+            raise UserError(f"scale: expected 0 < smallest <= greatest <= 1, got {scale}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings by name."""
+        return asdict(self)
+
+    def to_json(self) -> str:
+        """The settings as JSON, one a line."""
+        return json.dumps(self.to_dict(), indent=2) + "\n"
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Settings from a plain dictionary, as ``to_dict`` or JSON gives it.
+
+        Raises:
+            UserError: an unknown name or a value out of range.
+        """
+        known = {field.name for field in fields(cls)}
+        unknown = [name for name in values if name not in known]
+        if unknown:
+            raise UserError(f"config: expected settings of {cls.__name__}, got {', '.join(unknown)}")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+@dataclass(frozen=True)
+class TrainConfig(Settings):
     """Settings of single-stage training; sources in brackets ([J]: Jo, Yu & Kim 2022; ours: chosen here)."""
 
     # --- what is learnt
@@ -109,40 +155,11 @@ class TrainConfig:
             raise UserError(
                 f"certain, uncertain: expected 0 <= uncertain < certain <= 1, got {self.certain}, {self.uncertain}"
             )
-        if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise UserError(f"scale: expected 0 < smallest <= greatest <= 1, got {self.scale}")
-        for name in ("learning_rate", "clip_norm"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UserError(f"{name}: expected a number above 0, got {getattr(self, name)}")
-        for name in ("momentum", "ema_decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"{name}: expected 0 or more and less than 1, got {getattr(self, name)}")
-
-    def _choice(self, name: str, choices: tuple[str, ...]) -> None:
-        if getattr(self, name) not in choices:
-            raise UserError(f"{name}: expected one of {', '.join(choices)}, got {getattr(self, name)!r}")
-
-    def _at_least(self, name: str, least: int) -> None:
-        if not getattr(self, name) >= least:  # so written, "not a number" is refused too
-            raise UserError(f"{name}: expected at least {least}, got {getattr(self, name)}")
-
-    def to_json(self) -> str:
-        """The settings as JSON, one a line."""
-        return json.dumps(asdict(self), indent=2) + "\n"
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "TrainConfig":
-        """Settings from a plain dictionary, as ``asdict`` or JSON gives it.
-
-        Raises:
-            UserError: an unknown name or a value out of range.
-        """
-        known = {field.name: field for field in fields(cls)}
-        unknown = [name for name in values if name not in known]
-        if unknown:
-            raise UserError(f"config: expected settings of TrainConfig, got {', '.join(unknown)}")
-        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**settings)
+        self._check_scale(self.scale)
+        self._positive("learning_rate")
+        self._positive("clip_norm")
+        self._share("momentum")
+        self._share("ema_decay")
 
 
 PRESETS: dict[str, TrainConfig] = {

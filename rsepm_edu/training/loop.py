@@ -52,6 +52,12 @@ class NotFiniteError(RuntimeError):
     """A loss was infinite or not a number; the message says which, and where the last good checkpoint is."""
 
 
+def stopped(error: NotFiniteError, last: Path) -> NotFiniteError:
+    """The same error with the place of the last good state."""
+    kept = f"the last good state is {last}" if last.is_file() else "none was saved yet"
+    return NotFiniteError(f"training stopped: {error}; {kept}")
+
+
 class Trainer:
     """All the state of a run: network, average, optimiser, and how many epochs are done.
 
@@ -223,9 +229,7 @@ def train(
             try:
                 row = _run_epoch(trainer, dataset, progress=progress)
             except NotFiniteError as error:
-                where = out / LAST
-                kept = f"the last good state is {where}" if where.is_file() else "none was saved yet"
-                raise NotFiniteError(f"training stopped: {error}; {kept}") from None
+                raise stopped(error, out / LAST) from None
             trainer.epoch += 1
             log.write(row)  # before the checkpoint: a line too many is dropped on resume, a missing one never comes
             if trainer.epoch % config.checkpoint_every == 0 or trainer.epoch == config.epochs:

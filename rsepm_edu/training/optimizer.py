@@ -1,7 +1,7 @@
 """Which weights learn and how fast: parameter groups, the polynomial schedule, the moving average."""
 
 import copy
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -46,7 +46,16 @@ def make_optimizer(network: SingleStageNetwork, config: TrainConfig) -> torch.op
     return torch.optim.SGD(options, lr=config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, *, step: int, steps: int) -> float:
+class Schedule(Protocol):
+    """The settings of the polynomial schedule."""
+
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def poly_power(self) -> float: ...
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, config: Schedule, *, step: int, steps: int) -> float:
     """Polynomial decay, learning rate × (1 − step / steps) ^ power, times each group's factor.
 
     Returns:

@@ -1,0 +1,175 @@
+"""AffinityNet and IRNet's class-boundary branch on our backbones: which neighbouring positions belong together.
+
+Our reading, where it differs from the released codes:
+    * the backbone is fixed in both, as in IRNet; AffinityNet trained all but its first layers;
+    * IRNet has a branch on the stem too; here stem and stage 2 are one, so there are four branches, not five;
+    * IRNet works at stride 4, here at the stride of stage 2 (4; 2 for Creatures); AffinityNet at that of stage 3 (8);
+    * AffinityNet's branches are an eighth of their stage wide, at least 16: 64 + 128 + 256 = 448 channels on ResNet-50,
+      as many as the original has on its Wide ResNet-38.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rsepm_edu.methods.random_walk import edge_affinity, feature_affinity, propagate, propagate_affinity
+from rsepm_edu.models.backbones import Backbone
+
+
+class WalkNetwork(nn.Module):
+    """A fixed backbone below a head that learns affinities: what both networks share.
+
+    Args:
+        backbone: becomes part of the network; its weights get no gradient and its batch norm keeps its statistics.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone.requires_grad_(False).eval()
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the picture per position of the affinities."""
+        raise NotImplementedError
+
+    def train(self, mode: bool = True) -> "WalkNetwork":
+        """Put the head in training mode; the backbone stays in evaluation mode."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def stages(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The backbone's four stages, without gradient."""
+        with torch.no_grad():
+            return self.backbone(images)
+
+    def affinity(self, images: Tensor, *, radius: int) -> Tensor:
+        """Affinities of pairs, B×N×h×w planes (see ``random_walk``), with gradient."""
+        raise NotImplementedError
+
+    def walk(
+        self, images: Tensor, seed: Tensor, *, radius: int = 5, beta: float | None = None, steps: int = 256
+    ) -> Tensor:
+        """Let a seed walk by what the network sees in the pictures.
+
+        Args:
+            images: B×3×H×W normalised.
+            seed: B×K×h×w of any size; resized to the affinities' and the result to the pictures', bilinearly.
+            radius, beta, steps: see ``random_walk``; None: the beta published for the network.
+
+        Returns:
+            B×K×H×W, without gradient, in the dtype of ``seed``.
+        """
+        raise NotImplementedError
+
+
+class BoundaryNetwork(WalkNetwork):
+    """IRNet's class-boundary branch (Ahn, Cho & Kwak 2019).
+
+    Each stage goes through a 1×1 convolution and group norm (4 groups), is enlarged to stage 2's size, and through a
+    ReLU; all together go through a 1×1 convolution to one channel and a sigmoid.
+
+    Args:
+        backbone: see ``WalkNetwork``.
+        channels: width of each stage's branch, a multiple of 4.
+    """
+
+    def __init__(self, backbone: Backbone, *, channels: int = 32) -> None:
+        super().__init__(backbone)
+        self.branches = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(inputs, channels, 1, bias=False), nn.GroupNorm(4, channels))
+            for inputs in backbone.channels
+        )
+        self.join = nn.Conv2d(channels * len(backbone.channels), 1, 1)
+
+    @property
+    def stride(self) -> int:
+        """That of stage 2."""
+        return self.backbone.strides[0]
+
+    def logits(self, images: Tensor) -> Tensor:
+        """B×3×H×W normalised images to the edge map before the sigmoid, B×1×h×w."""
+        stages = self.stages(images)
+        size = stages[0].shape[2:]
+        parts = [_resize(branch(stage), size).relu() for branch, stage in zip(self.branches, stages, strict=True)]
+        return self.join(torch.cat(parts, dim=1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """B×3×H×W normalised images to the edge map, B×1×h×w in [0, 1]."""
+        return self.logits(images).sigmoid()
+
+    def affinity(self, images: Tensor, *, radius: int) -> Tensor:
+        """See ``edge_affinity``."""
+        return edge_affinity(self(images), radius=radius)
+
+    @torch.no_grad()
+    def mirrored_edge(self, images: Tensor) -> Tensor:
+        """The edge map of a picture and its mirror image together, as in IRNet's inference: their logits' mean."""
+        logits, mirrored = self.logits(images), self.logits(images.flip(-1)).flip(-1)
+        return ((logits + mirrored) / 2).sigmoid()
+
+    @torch.no_grad()
+    def walk(
+        self, images: Tensor, seed: Tensor, *, radius: int = 5, beta: float | None = None, steps: int = 256
+    ) -> Tensor:
+        """See ``propagate``; beta is 10 unless given, and each picture's maximum about 1."""
+        edge = self.mirrored_edge(images)
+        beta = 10.0 if beta is None else beta
+        walked = propagate(_resize(seed, edge.shape[2:]), edge, radius=radius, beta=beta, steps=steps)
+        return _resize(walked, images.shape[2:])
+
+
+class AffinityNetwork(WalkNetwork):
+    """AffinityNet (Ahn & Kwak 2018): features whose L1 distance says how little two positions belong together.
+
+    Stages 3, 4 and 5 each go through a 1×1 convolution, are enlarged to stage 3's size, and through an ELU; all
+    together go through a 1×1 convolution and an ELU.
+
+    Args:
+        backbone: see ``WalkNetwork``.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__(backbone)
+        inputs = backbone.channels[1:]
+        widths = [max(16, channels // 8) for channels in inputs]
+        branches = [nn.Conv2d(channels, width, 1, bias=False) for channels, width in zip(inputs, widths, strict=True)]
+        for branch in branches:
+            nn.init.kaiming_normal_(branch.weight)
+        self.branches = nn.ModuleList(branches)
+        self.join = nn.Conv2d(sum(widths), sum(widths), 1, bias=False)
+        # As in the released code: from a smaller start all distances are small and all affinities near 1.
+        nn.init.xavier_uniform_(self.join.weight, gain=4)
+
+    @property
+    def stride(self) -> int:
+        """That of stage 3."""
+        return self.backbone.strides[1]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """B×3×H×W normalised images to features, B×C×h×w."""
+        stages = self.stages(images)[1:]
+        size = stages[0].shape[2:]
+        parts = [F.elu(_resize(branch(stage), size)) for branch, stage in zip(self.branches, stages, strict=True)]
+        return F.elu(self.join(torch.cat(parts, dim=1)))
+
+    def affinity(self, images: Tensor, *, radius: int) -> Tensor:
+        """See ``feature_affinity``."""
+        return feature_affinity(self(images), radius=radius)
+
+    @torch.no_grad()
+    def walk(
+        self, images: Tensor, seed: Tensor, *, radius: int = 5, beta: float | None = None, steps: int = 256
+    ) -> Tensor:
+        """See ``propagate_affinity``: the background walks as a channel of the seed; beta is 8 unless given."""
+        features = self(images)
+        beta = 8.0 if beta is None else beta
+        walked = propagate_affinity(_resize(seed, features.shape[2:]), features, radius=radius, beta=beta, steps=steps)
+        return _resize(walked, images.shape[2:])
+
+
+def _resize(maps: Tensor, size: torch.Size) -> Tensor:
+    """Bilinear; smoothed first where it gets smaller, as a seed at the picture's size does."""
+    if maps.shape[2:] == size:
+        return maps
+    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False, antialias=True)
