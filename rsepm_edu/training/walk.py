@@ -10,40 +10,31 @@ Our reading, where it differs from IRNet's released code:
       background, not in a threshold.
 """
 
-import json
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from rsepm_edu.data.loading import derive_seed, epoch_loader
 from rsepm_edu.data.palette import write_mask
-from rsepm_edu.data.transforms import normalise, training_transform
-from rsepm_edu.data.voc import Sample, VocDataset
+from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.inference import SCALES, multi_scale_maps
 from rsepm_edu.evaluation.thresholds import labels_at
-from rsepm_edu.files import atomic_path, atomic_write_text
 from rsepm_edu.methods.random_walk import affinity_labels, affinity_loss, confident_labels
 from rsepm_edu.models.affinity import AffinityNetwork, BoundaryNetwork, WalkNetwork
 from rsepm_edu.models.backbones import BACKBONES, Backbone, build_backbone
 from rsepm_edu.models.device import resolve_device
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.training.checkpoint import read_config, read_state
-from rsepm_edu.training.config import Settings
-from rsepm_edu.training.loop import LAST, NotFiniteError, stopped
-from rsepm_edu.training.optimizer import set_learning_rate
+from rsepm_edu.training.config import Precision
+from rsepm_edu.training.labelled import LabelledConfig, Task, train_labelled
 
 FORMAT = "walk 1"
-# These may differ when a run is resumed: they do not change what it computes, or the checkpoint has their effect.
-RESUMABLE = ("workers", "weights")
 
 Kind = Literal["boundary", "affinity"]
 Refine = Callable[[Tensor, Tensor], Tensor]
@@ -51,7 +42,7 @@ Refine = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class WalkConfig(Settings):
+class WalkConfig(LabelledConfig):
     """Settings of the training; sources in brackets ([I]: IRNet, Ahn et al. 2019; ours: chosen here)."""
 
     # --- what is learnt
@@ -72,23 +63,24 @@ class WalkConfig(Settings):
     weight_decay: float = 1e-4  # [I]
     poly_power: float = 0.9  # learning rate × (1 − step / steps) ^ power [I]
     batch_size: int = 32  # [I]
+    clip_norm: float = 10.0  # greatest length of the gradient (ours)
 
     # --- pictures
     size: int = 512  # crop, pixels [I]
     scale: tuple[float, float] = (0.35, 1.0)  # share of the picture's area in a crop (ours)
+    jitter: float = 0.0  # brightness, contrast, saturation [I]
     workers: int = 8  # processes that read ahead
+
+    # --- running
+    precision: Precision = "auto"  # auto: bf16 or fp16 on a GPU that has it, else fp32
 
     def __post_init__(self) -> None:
         self._choice("kind", get_args(Kind))
         self._choice("backbone", BACKBONES)
         self._at_least("radius", 2)
-        for name in ("epochs", "batch_size", "size"):
-            self._at_least(name, 1)
-        for name in ("weight_decay", "poly_power", "workers"):
-            self._at_least(name, 0)
-        self._positive("learning_rate")
+        self._at_least("weight_decay", 0)
         self._share("momentum")
-        self._check_scale(self.scale)
+        self._check()
 
 
 WALK_PRESETS: dict[str, WalkConfig] = {
@@ -166,32 +158,6 @@ def write_walk_labels(
         write_mask(path, walk_labels(images, cam, refine, foreground=foreground, background=background)[0])
 
 
-class LabelledDataset(VocDataset):
-    """The pictures of a split with labels from a folder of PNGs in the place of masks.
-
-    Args:
-        root, split: see ``VocDataset``.
-        labels: folder with <name>.png for every picture.
-        transform: see ``VocDataset``.
-
-    Raises:
-        UserError: as ``VocDataset``, or a label is missing.
-    """
-
-    def __init__(
-        self, root: str | Path, split: str, labels: str | Path, *, transform: Callable[[Sample], Any] | None = None
-    ) -> None:
-        super().__init__(root, split, masks=True, transform=transform)
-        self.labels = Path(labels)
-        missing = next((name for name in self.names if not self.mask_path(name).is_file()), None)
-        if missing is not None:
-            raise UserError(f"{self.mask_path(missing)}: expected labels of a picture of {split}, got no such file")
-
-    def mask_path(self, name: str) -> Path:
-        """Where the labels of that picture lie."""
-        return self.labels / f"{name}.png"
-
-
 def build_walk_network(config: WalkConfig, *, weights: str | None = None) -> WalkNetwork:
     """The network of a run, with the backbone's weights it starts from or those named by ``weights``."""
     backbone = build_backbone(
@@ -244,48 +210,37 @@ def train_walk(
         UserError: data, settings or folder do not go together.
         NotFiniteError: the loss left the finite numbers; last.pt is the last good state.
     """
-    out = Path(out)
-    device = resolve_device(device)
-    transform = partial(_image_and_labels, training_transform(config.size, scale=config.scale))
-    dataset = LabelledDataset(root, config.split, labels, transform=transform)
-    state = _previous(config, out / LAST, resume=resume)
-    torch.manual_seed(derive_seed(config.seed, "weights"))
-    network = build_walk_network(config, weights=None if state is None and backbone is None else "none")
-    if state is not None:
-        network.load_state_dict(state["network"])
-    elif backbone is not None:
-        _copy_weights(backbone, network.backbone, config.backbone)
-    network = network.to(device).train()
-    learnt = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(
-        [{"params": learnt, "factor": 1.0}],
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
+
+    def build(weights: str | None) -> WalkNetwork:
+        network = build_walk_network(config, weights=weights if backbone is None else "none")
+        if weights is None and backbone is not None:
+            _copy_weights(backbone, network.backbone, config.backbone)
+        return network
+
+    def optimizer(network: nn.Module) -> torch.optim.Optimizer:
+        learnt = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        return torch.optim.SGD(
+            [{"params": learnt, "factor": 1.0}],
+            lr=config.learning_rate,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+        )
+
+    def loss(network: WalkNetwork, images: Tensor, labels: Tensor) -> Tensor:
+        return pair_loss(network, images, labels, radius=config.radius)
+
+    network = train_labelled(
+        config,
+        Task(config.kind, FORMAT, build, optimizer, loss),
+        root,
+        labels,
+        out,
+        resume=resume,
+        device=resolve_device(device),
+        progress=progress,
     )
-    rows: list[dict[str, Any]] = []
-    if state is not None:
-        optimizer.load_state_dict(state["optimizer"])
-        rows = json.loads(state["rows"])
-    atomic_write_text(out / "config.json", config.to_json())
-    for epoch in range(len(rows), config.epochs):
-        try:
-            rows.append(_run_epoch(config, network, optimizer, dataset, epoch=epoch, progress=progress))
-        except NotFiniteError as error:
-            raise stopped(error, out / LAST) from None
-        with atomic_path(out / LAST) as temporary:
-            torch.save(
-                {
-                    "format": FORMAT,
-                    "config": json.dumps(config.to_dict()),  # plain text, so that weights_only loading is enough
-                    "rows": json.dumps(rows),
-                    "network": network.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                },
-                temporary,
-            )
-        atomic_write_text(out / "log.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
-    return network.eval()
+    assert isinstance(network, WalkNetwork)
+    return network
 
 
 def pair_loss(network: WalkNetwork, images: Tensor, labels: Tensor, *, radius: int) -> Tensor:
@@ -303,64 +258,6 @@ def pair_loss(network: WalkNetwork, images: Tensor, labels: Tensor, *, radius: i
     affinity = network.affinity(images, radius=radius)
     at_stride = F.interpolate(labels[:, None].float(), size=affinity.shape[2:], mode="nearest-exact")[:, 0]
     return affinity_loss(affinity, affinity_labels(at_stride.to(torch.uint8), radius=radius))
-
-
-def _image_and_labels(transform: Callable[[Sample], Sample], sample: Sample) -> tuple[Tensor, Tensor]:
-    moved = transform(sample)
-    return moved["image"].as_subclass(Tensor), moved["mask"].as_subclass(Tensor)
-
-
-def _run_epoch(
-    config: WalkConfig,
-    network: WalkNetwork,
-    optimizer: torch.optim.Optimizer,
-    dataset: LabelledDataset,
-    *,
-    epoch: int,
-    progress: bool,
-) -> dict[str, Any]:
-    device = next(network.parameters()).device
-    loader = epoch_loader(
-        dataset,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        epoch=epoch,
-        workers=config.workers,
-        pin=device.type == "cuda",
-    )
-    total, rate, started = 0.0, 0.0, time.perf_counter()
-    bar = tqdm(loader, desc=f"epoch {epoch + 1}/{config.epochs} {config.kind}", disable=not progress, leave=False)
-    for batch, (images, labels) in enumerate(bar):
-        step = epoch * len(loader) + batch
-        rate = set_learning_rate(optimizer, config, step=step, steps=config.epochs * len(loader))
-        images, labels = (tensor.to(device, non_blocking=True) for tensor in (images, labels))
-        loss = pair_loss(network, normalise(images), labels, radius=config.radius)
-        value = loss.detach()
-        if not value.isfinite():
-            raise NotFiniteError(f"the loss is {float(value)} at step {step}")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        total += float(value) / len(loader)
-        bar.set_postfix(loss=f"{float(value):.3f}")
-    seconds = round(time.perf_counter() - started, 2)
-    return {"epoch": epoch + 1, "loss": total, "learning_rate": rate, "seconds": seconds}
-
-
-def _previous(config: WalkConfig, path: Path, *, resume: bool) -> dict[str, Any] | None:
-    """The state to go on from, checked against what is asked for now."""
-    if not resume:
-        if path.is_file():
-            raise UserError(f"{path}: expected a new folder or resume=True, got a run that is there already")
-        return None
-    state = read_state(path, FORMAT)
-    before = read_config(path, state, WalkConfig)
-    unimportant = {name: getattr(config, name) for name in RESUMABLE}
-    for name, value in replace(before, **unimportant).to_dict().items():
-        now = getattr(config, name)
-        if value != now:
-            raise UserError(f"{path}: expected {name} = {value!r} as in the run to resume, got {now!r}")
-    return state
 
 
 def _copy_weights(source: Backbone, target: Backbone, name: str) -> None:

@@ -21,11 +21,11 @@ from rsepm_edu.evaluation.thresholds import ThresholdSweep
 from rsepm_edu.methods.random_walk import affinity_labels
 from rsepm_edu.models.affinity import WalkNetwork
 from rsepm_edu.models.backbones import build_backbone
-from rsepm_edu.training import walk
+from rsepm_edu.training import labelled, walk
+from rsepm_edu.training.labelled import LabelledDataset
 from rsepm_edu.training.loop import NotFiniteError
 from rsepm_edu.training.walk import (
     WALK_PRESETS,
-    LabelledDataset,
     WalkConfig,
     build_walk_network,
     load_walk_network,
@@ -311,13 +311,13 @@ def test_settings_out_of_range_are_refused(changes: dict[str, Any], message: str
 def test_the_data_set_of_a_run_can_be_sent_to_workers_that_are_not_forked(
     tiny_walk: WalkConfig, creatures: Path, oracle_labels: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    seen, original = [], walk.epoch_loader
+    seen, original = [], labelled.epoch_loader
 
     def record(dataset: Any, **settings: Any) -> Any:
         seen.append(pickle.loads(pickle.dumps(dataset)))
         return original(dataset, **settings)
 
-    monkeypatch.setattr(walk, "epoch_loader", record)
+    monkeypatch.setattr(labelled, "epoch_loader", record)
     run(replace(tiny_walk, epochs=1), creatures, oracle_labels, tmp_path)
     image, labels = seen[0][0]
     assert image.shape == (3, 32, 32) and labels.shape == (32, 32) and labels.dtype == torch.uint8

@@ -1,0 +1,249 @@
+"""Learning from label maps that lie in a folder: what walk networks and segmenters share.
+
+Labels are given, never true masks: they come from the stage before. The loop is plain: no moving average, no phases.
+What keeps a run whole is the same as in loop.py: draws that depend on the step alone, checkpoints written beside and
+renamed, and a stop with one line when a loss leaves the finite numbers.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from rsepm_edu.data.loading import derive_seed, epoch_loader
+from rsepm_edu.data.transforms import normalise, training_transform
+from rsepm_edu.data.voc import Sample, VocDataset
+from rsepm_edu.errors import UserError
+from rsepm_edu.files import atomic_path, atomic_write_text
+from rsepm_edu.training.checkpoint import read_config, read_state
+from rsepm_edu.training.config import Precision, Settings
+from rsepm_edu.training.loop import LAST, NotFiniteError, resolve_precision, stopped
+from rsepm_edu.training.optimizer import set_learning_rate
+
+# These may differ when a run is resumed: they do not change what it computes, or the checkpoint has their effect.
+RESUMABLE = ("workers", "weights")
+
+
+@dataclass(frozen=True)
+class LabelledConfig(Settings):
+    """Settings that every training on label maps has; the defaults of a subclass are its own."""
+
+    split: str
+    seed: int
+    backbone: str
+    weights: str
+    epochs: int
+    learning_rate: float
+    poly_power: float
+    batch_size: int
+    clip_norm: float
+    size: int
+    scale: tuple[float, float]
+    jitter: float
+    workers: int
+    precision: Precision
+
+    def _check(self) -> None:
+        """What every subclass checks in ``__post_init__``."""
+        self._choice("precision", get_args(Precision))
+        for name in ("epochs", "batch_size", "size"):
+            self._at_least(name, 1)
+        for name in ("poly_power", "jitter", "workers"):
+            self._at_least(name, 0)
+        self._positive("learning_rate")
+        self._positive("clip_norm")
+        self._check_scale(self.scale)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a training on label maps computes.
+
+    name: for the progress bar. form: of the checkpoint. build: a new network, its weights those of the settings (None)
+    or as named. optimizer: for a network; each group has its "factor". loss: of network, normalised images B×3×H×W and
+    labels B×H×W uint8, a scalar.
+    """
+
+    name: str
+    form: str
+    build: Callable[[str | None], nn.Module]
+    optimizer: Callable[[nn.Module], torch.optim.Optimizer]
+    loss: Callable[[Any, Tensor, Tensor], Tensor]
+
+
+class LabelledDataset(VocDataset):
+    """The pictures of a split with labels from a folder of PNGs in the place of masks.
+
+    Args:
+        root, split: see ``VocDataset``.
+        labels: folder with <name>.png for every picture.
+        transform: see ``VocDataset``.
+
+    Raises:
+        UserError: as ``VocDataset``, or a label is missing.
+    """
+
+    def __init__(
+        self, root: str | Path, split: str, labels: str | Path, *, transform: Callable[[Sample], Any] | None = None
+    ) -> None:
+        super().__init__(root, split, masks=True, transform=transform)
+        self.labels = Path(labels)
+        missing = next((name for name in self.names if not self.mask_path(name).is_file()), None)
+        if missing is not None:
+            raise UserError(f"{self.mask_path(missing)}: expected labels of a picture of {split}, got no such file")
+
+    def mask_path(self, name: str) -> Path:
+        """Where the labels of that picture lie."""
+        return self.labels / f"{name}.png"
+
+
+def train_labelled(
+    config: LabelledConfig,
+    task: Task,
+    root: str | Path,
+    labels: str | Path,
+    out: str | Path,
+    *,
+    resume: bool,
+    device: torch.device,
+    progress: bool,
+) -> nn.Module:
+    """Train on label maps and leave config.json, log.jsonl (a line an epoch) and last.pt in ``out``.
+
+    Args:
+        config: the settings.
+        task: what is computed.
+        root: data, see ``VocDataset``.
+        labels: folder of labels, see ``LabelledDataset``.
+        out: folder of the run.
+        resume: go on from ``out``/last.pt; on the CPU the result is bit for bit that of a run never stopped.
+        device: where to train.
+        progress: show a bar.
+
+    Returns:
+        The network, in evaluation mode.
+
+    Raises:
+        UserError: data, settings or folder do not go together.
+        NotFiniteError: the loss left the finite numbers; last.pt is the last good state.
+    """
+    out = Path(out)
+    transform = training_transform(config.size, scale=config.scale, jitter=config.jitter)
+    dataset = LabelledDataset(root, config.split, labels, transform=partial(_image_and_labels, transform))
+    state = _previous(config, task, out / LAST, resume=resume)
+    torch.manual_seed(derive_seed(config.seed, "weights"))
+    network = task.build(None if state is None else "none")
+    if state is not None:
+        network.load_state_dict(state["network"])
+    network = network.to(device).to(memory_format=torch.channels_last).train()
+    optimizer = task.optimizer(network)
+    precision = resolve_precision(config.precision, device)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+    rows: list[dict[str, Any]] = []
+    if state is not None:
+        optimizer.load_state_dict(state["optimizer"])
+        scaler.load_state_dict(state["scaler"])
+        rows = json.loads(state["rows"])
+    atomic_write_text(out / "config.json", config.to_json())
+    for epoch in range(len(rows), config.epochs):
+        run = _Run(config, task, network, optimizer, scaler, precision)
+        try:
+            rows.append(run.epoch(dataset, epoch, progress=progress))
+        except NotFiniteError as error:
+            raise stopped(error, out / LAST) from None
+        with atomic_path(out / LAST) as temporary:
+            torch.save(
+                {
+                    "format": task.form,
+                    "config": json.dumps(config.to_dict()),  # plain text, so that weights_only loading is enough
+                    "rows": json.dumps(rows),
+                    "network": network.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "scaler": scaler.state_dict(),
+                },
+                temporary,
+            )
+        atomic_write_text(out / "log.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
+    return network.eval()
+
+
+@dataclass
+class _Run:
+    config: LabelledConfig
+    task: Task
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    precision: torch.dtype
+
+    def epoch(self, dataset: LabelledDataset, epoch: int, *, progress: bool) -> dict[str, Any]:
+        config = self.config
+        device = next(self.network.parameters()).device
+        loader = epoch_loader(
+            dataset,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            epoch=epoch,
+            workers=config.workers,
+            pin=device.type == "cuda",
+        )
+        total, rate, started = 0.0, 0.0, time.perf_counter()
+        bar = tqdm(
+            loader, desc=f"epoch {epoch + 1}/{config.epochs} {self.task.name}", disable=not progress, leave=False
+        )
+        for batch, (images, labels) in enumerate(bar):
+            step = epoch * len(loader) + batch
+            rate = set_learning_rate(self.optimizer, config, step=step, steps=config.epochs * len(loader))
+            images, labels = (tensor.to(device, non_blocking=True) for tensor in (images, labels))
+            value = self.step(normalise(images).to(memory_format=torch.channels_last), labels, step)
+            total += value / len(loader)
+            bar.set_postfix(loss=f"{value:.3f}")
+        seconds = round(time.perf_counter() - started, 2)
+        return {"epoch": epoch + 1, "loss": total, "learning_rate": rate, "seconds": seconds}
+
+    def step(self, images: Tensor, labels: Tensor, step: int) -> float:
+        torch.manual_seed(derive_seed(self.config.seed, "step", step))
+        self.optimizer.zero_grad(set_to_none=True)
+        enabled = self.precision != torch.float32
+        with torch.autocast(images.device.type, dtype=self.precision, enabled=enabled):
+            loss = self.task.loss(self.network, images, labels)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise NotFiniteError(f"the loss is {value} at step {step}")
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
+        if not self.scaler.is_enabled() and not math.isfinite(norm):  # the scaler skips such steps itself
+            raise NotFiniteError(f"the gradient's length is {float(norm)} at step {step}, the loss is finite")
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return value
+
+
+def _image_and_labels(transform: Callable[[Sample], Sample], sample: Sample) -> tuple[Tensor, Tensor]:
+    moved = transform(sample)
+    return moved["image"].as_subclass(Tensor), moved["mask"].as_subclass(Tensor)
+
+
+def _previous(config: LabelledConfig, task: Task, path: Path, *, resume: bool) -> dict[str, Any] | None:
+    """The state to go on from, checked against what is asked for now."""
+    if not resume:
+        if path.is_file():
+            raise UserError(f"{path}: expected a new folder or resume=True, got a run that is there already")
+        return None
+    state = read_state(path, task.form)
+    before = read_config(path, state, type(config))
+    unimportant = {name: getattr(config, name) for name in RESUMABLE}
+    for name, value in replace(before, **unimportant).to_dict().items():
+        now = getattr(config, name)
+        if value != now:
+            raise UserError(f"{path}: expected {name} = {value!r} as in the run to resume, got {now!r}")
+    return state
