@@ -180,7 +180,7 @@ PRESETS: dict[str, TrainConfig] = {
         batch_size=16,
         ema_decay=0.99,
         # The small network's features are smoother than a ResNet's, so fewer pairs may count as alike; and with the
-        # authors' 0.10 too little of the ground counts as background. ORACLE: tuned on masks of training pictures, seed 0.
+        # authors' 0.10 too little of the ground counts as background. ORACLE: tuned on masks of the training pictures.
         scg_threshold=0.85,
         certain=0.55,
         uncertain=0.35,
