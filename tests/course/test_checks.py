@@ -31,10 +31,56 @@ def iou_fp_fn(mask, truth):
     return right / union, extra / union, missed / union
 
 
+def agreement(features, y, x):
+    here = features[:, y, x]
+    return torch.einsum("chw,c->hw", features, here) / (features**2).sum(0).sqrt() / (here**2).sum().sqrt()
+
+
+def walk(similarity, steps):
+    n = len(similarity)
+    places = [[float(i == j) for i in range(n)] for j in range(n)]  # of each start, the chance to be at i
+    for _ in range(steps):
+        for j in range(n):
+            moved = [0.0] * n
+            for i in range(n):
+                total = sum(similarity[m, i].item() for m in range(n) if m != i)
+                for m in range(n):
+                    if m != i:
+                        moved[m] += places[j][i] * similarity[m, i].item() / total
+            places[j] = moved
+    return torch.tensor(places).T
+
+
+def class_map(correlation, cam, foreground, background):
+    def stretch(values):
+        low, high = min(values), max(values)
+        return [(value - low) / (high - low) if high > low else 0.0 for value in values]
+
+    columns = [stretch(column) for column in correlation.T.tolist()]
+
+    def average(chosen):
+        return stretch([sum(columns[j][i] for j in chosen) for i in range(len(cam))])
+
+    positive = average([j for j, value in enumerate(cam) if value >= foreground])
+    negative = average([j for j, value in enumerate(cam) if value <= background])
+    return stretch([max(0.0, p - q) for p, q in zip(positive, negative, strict=True)])
+
+
+def class_map_by_means(correlation, cam, foreground, background):
+    """A mean over no columns is not a number."""
+    columns = correlation - correlation.amin(0)
+    columns = columns / columns.amax(0)
+    difference = (columns[:, cam >= foreground].mean(1) - columns[:, cam <= background].mean(1)).relu()
+    return difference / difference.max()
+
+
 ANSWERS = {
     "01.tag_scores": tag_scores,
     "01.merge_scales": merge_scales,
     "01.iou_fp_fn": iou_fp_fn,
+    "03.agreement": agreement,
+    "03.walk": walk,
+    "03.class_map": class_map,
 }
 
 
@@ -101,6 +147,14 @@ def test_a_wrong_answer_gets_one_friendly_line(answer, said, capsys):
         ("01.merge_scales", lambda a, b, s: merge_scales(a + b, [], s)),
         ("01.iou_fp_fn", lambda m, t: iou_fp_fn(m, t % 255)),
         ("01.iou_fp_fn", lambda m, t: [x.item() for x in [(m & (t == 1)).float().mean()] * 3]),
+        # Lengths forgotten, the diagonal kept, rows for columns, only positives, an empty mean.
+        ("03.agreement", lambda f, y, x: torch.einsum("chw,c->hw", f, f[:, y, x])),
+        ("03.walk", lambda s, k: torch.linalg.matrix_power(s / s.sum(0), k)),
+        ("03.walk", lambda s, k: walk(s, k).T),
+        ("03.walk", lambda s, k: walk(s, 2)),
+        ("03.class_map", lambda c, m, f, b: class_map(c, m, f, -1.0)),
+        ("03.class_map", lambda c, m, f, b: class_map(c.T, m, f, b)),
+        ("03.class_map", class_map_by_means),
     ],
 )
 def test_likely_mistakes_are_found(name, answer):
