@@ -332,16 +332,20 @@ def plane(
         ax.plot([0, total], [total, 0], color="0.82", linewidth=0.7, zorder=0.5)
         if total <= limit:
             text = f"IoU {tenth / 10}" if tenth == 5 else f"{tenth / 10}"
-            ax.text(0.015, total - 0.02, text, color="0.5", fontsize=7, rotation=-45, va="top", rotation_mode="anchor")
+            place = {"ha": "right", "va": "bottom", "rotation": -45, "rotation_mode": "anchor"}
+            ax.text(total - 0.01 * limit, 0.015 * limit, text, color="0.5", fontsize=7, **place)
     styles = zip(itertools.cycle(LINE_COLOURS), itertools.cycle(MARKERS), strict=False)
     handles = []
-    for name, (colour, marker) in zip(dict.fromkeys([*paths, *dots]), styles, strict=False):
+    for name, (colour, marker) in zip(dict.fromkeys([*dots, *paths]), styles, strict=False):
         line = "-" if name in paths else ""
         shape = marker if name in dots else ""
         if name in paths:
-            ax.plot(*paths[name].T, ".-", color=colour, linewidth=1, markersize=3)
+            ax.plot(*paths[name].T, color=colour, linewidth=1.2)
         if name in dots:
-            ax.plot(*dots[name].T, marker, color=colour, markeredgecolor="white", markersize=8, zorder=4)
+            whole = not (dots[name] > limit).any()  # a point on an axis is drawn whole
+            ax.plot(
+                *dots[name].T, marker, color=colour, markeredgecolor="white", markersize=8, zorder=4, clip_on=not whole
+            )
         handles.append(Line2D([], [], color=colour, linestyle=line, marker=shape, label=name))
     for start, end in ends:
         style = {"arrowstyle": "-|>", "color": "0.25", "shrinkA": 4, "shrinkB": 5}

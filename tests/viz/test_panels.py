@@ -215,7 +215,7 @@ def test_plane_draws_points_lines_arrows_and_one_legend_entry_a_name():
     (ax,) = figure.axes
     assert ax.get_xlim() == ax.get_ylim() == (0, 0.8)
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("FP", "FN")
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["CAM", "PAMR", "RS"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["CAM", "RS", "PAMR"]
     drawn = [np.column_stack(line.get_data()).round(6).tolist() for line in ax.lines]
     assert [[0.0, 0.5], [0.5, 0.0]] in drawn  # the diagonal of IoU 0.5
     for wanted in ([[0.4, 0.3]], [[0.2, 0.1], [0.3, 0.2]], [[0.5, 0.1], [0.2, 0.4]]):

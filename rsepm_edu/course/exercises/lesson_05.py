@@ -19,7 +19,7 @@ def class_points(confusion: Tensor) -> Tensor:
 
 
 def sweep_points(values: Tensor, truth: Tensor, thresholds: Tensor) -> Tensor:
-    """Tx2: (FP, FN) of the mask values > θ of one class at every threshold; values and truth (0 or 1) have N entries."""
+    """Tx2: (FP, FN) of the mask values > θ at every threshold; values and truth (0 or 1) have N entries."""
     confusions = sweep(values[None, None, None], truth[None, None], thresholds.tolist())
     return torch.stack([class_points(confusion)[0] for confusion in confusions])
 
