@@ -17,6 +17,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from torch import Tensor
 
@@ -25,6 +26,7 @@ from rsepm_edu.files import atomic_path
 
 Picture = npt.NDArray[np.uint8]
 Array = Tensor | npt.NDArray[Any]
+Judged = npt.NDArray[np.bool_]
 
 ROUNDING = 1e-3
 """How far a map may leave [0, 1]: sums of rounded numbers do, by less than this."""
@@ -44,6 +46,11 @@ class _Figure(Figure):
 
 LINE_COLOURS = ("#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#e69f00")
 """Okabe and Ito's: they stay apart for colour-blind readers."""
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+RIGHT, EXTRA, MISSED = (0, 158, 115), (213, 94, 0), (86, 180, 233)
+"""Green, orange and blue of right, superfluous and missed pixels (Okabe and Ito's too)."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +130,46 @@ def overlay(image: Array, values: Array, *, opacity: float = 0.6) -> Picture:
         over, weight = colourise(array.argmax(axis=0) + 1), opacity * array.max(axis=0)
     weight = weight[..., None]
     return ((1 - weight) * under + weight * over).round().astype(np.uint8)
+
+
+def judge(mask: Array, truth: Array, label: int = 1) -> tuple[Judged, Judged, Judged]:
+    """Which pixels of one class's mask are right, superfluous and missed.
+
+    Args:
+        mask: bool HxW, the pixels given to the class.
+        truth: labels HxW; void pixels (255) are in none of the three.
+        label: of the class in `truth`.
+
+    Returns:
+        Three bool HxW: in both, in the mask alone, in the truth alone.
+
+    Raises:
+        TypeError: the mask is not bool. ValueError: sizes differ.
+    """
+    found, labels = _array(mask), _array(truth)
+    if found.dtype != bool:
+        raise TypeError(f"expected a bool mask, got {found.dtype}")
+    if found.shape != labels.shape:
+        raise ValueError(f"expected truth {found.shape}, got {labels.shape}")
+    counted, wanted = labels != VOID, labels == label
+    return found & wanted, found & ~wanted & counted, ~found & wanted
+
+
+def verdict(image: Array, mask: Array, truth: Array, label: int = 1) -> Picture:
+    """What is right (green), superfluous (orange) and missed (blue) in a class's mask, over the darkened image.
+
+    Args:
+        image: uint8 3xHxW or HxWx3.
+        mask, truth, label: see `judge`.
+
+    Returns:
+        uint8 HxWx3.
+    """
+    under = picture(image)
+    shown = (0.35 * under + 0.65 * under.mean(axis=2, keepdims=True)) * 0.6
+    for part, colour in zip(judge(mask, truth, label), (RIGHT, EXTRA, MISSED), strict=True):
+        shown[part] = 0.25 * shown[part] + 0.75 * np.array(colour)
+    return shown.astype(np.uint8)
 
 
 def class_colours(class_names: Sequence[str]) -> dict[str, str]:
@@ -251,6 +298,72 @@ def curves(
     ax.spines[["top", "right"]].set_visible(False)
     figure.legend(fontsize=8, frameon=False, ncols=len(lines) + 1, loc="outside upper center")
     return figure
+
+
+def plane(
+    points: Mapping[str, npt.ArrayLike],
+    *,
+    lines: Mapping[str, npt.ArrayLike] | None = None,
+    arrows: Sequence[tuple[npt.ArrayLike, npt.ArrayLike]] = (),
+    limit: float = 1.0,
+) -> Figure:
+    """The plane of false positives and false negatives: FP to the right, FN upwards, perfect at the corner.
+
+    Since IoU + FP + FN = 1, equal IoU lies on diagonals; they are drawn for 0.1 to 0.9. A name has one colour and one
+    marker, whether it stands in `points`, in `lines` or in both.
+
+    Args:
+        points: name to (FP, FN), or to several of them, Nx2.
+        lines: name to Nx2, points to be joined (a threshold sweep, say).
+        arrows: pairs of (FP, FN): from, to.
+        limit: where both axes end.
+
+    Raises:
+        ValueError: what is no (FP, FN), or negative, or adds up to more than 1.
+    """
+    dots = {name: _fp_fn(name, value) for name, value in points.items()}
+    paths = {name: _fp_fn(name, value) for name, value in (lines or {}).items()}
+    ends = [(_fp_fn("arrow", start)[0], _fp_fn("arrow", end)[0]) for start, end in arrows]
+    figure = _Figure(figsize=(4.4, 4.4), layout="constrained")
+    ax = figure.subplots()
+    ax.fill([0, 1, 1], [1, 0, 1], color="0.93", zorder=0)  # no mask can be there
+    for tenth in range(1, 10):
+        total = 1 - tenth / 10
+        ax.plot([0, total], [total, 0], color="0.82", linewidth=0.7, zorder=0.5)
+        if total <= limit:
+            text = f"IoU {tenth / 10}" if tenth == 5 else f"{tenth / 10}"
+            place = {"ha": "right", "va": "bottom", "rotation": -45, "rotation_mode": "anchor"}
+            ax.text(total - 0.01 * limit, 0.015 * limit, text, color="0.5", fontsize=7, **place)
+    styles = zip(itertools.cycle(LINE_COLOURS), itertools.cycle(MARKERS), strict=False)
+    handles = []
+    for name, (colour, marker) in zip(dict.fromkeys([*dots, *paths]), styles, strict=False):
+        line = "-" if name in paths else ""
+        shape = marker if name in dots else ""
+        if name in paths:
+            ax.plot(*paths[name].T, color=colour, linewidth=1.2)
+        if name in dots:
+            whole = not (dots[name] > limit).any()  # a point on an axis is drawn whole
+            ax.plot(
+                *dots[name].T, marker, color=colour, markeredgecolor="white", markersize=8, zorder=4, clip_on=not whole
+            )
+        handles.append(Line2D([], [], color=colour, linestyle=line, marker=shape, label=name))
+    for start, end in ends:
+        style = {"arrowstyle": "-|>", "color": "0.25", "shrinkA": 4, "shrinkB": 5}
+        ax.annotate("", xy=tuple(end), xytext=tuple(start), arrowprops=style, zorder=3)
+    ax.set(xlabel="FP", ylabel="FN", xlim=(0, limit), ylim=(0, limit), aspect="equal")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(handles=handles, fontsize=8, frameon=False, loc="upper right")  # where no point can be
+    return figure
+
+
+def _fp_fn(name: str, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """One (FP, FN) or several as Nx2, checked."""
+    pairs = np.atleast_2d(np.asarray(values, dtype=np.float64))
+    if pairs.ndim != 2 or pairs.shape[1] != 2:
+        raise ValueError(f"{name}: expected (FP, FN) or Nx2, got shape {np.shape(values)}")
+    if not (pairs >= 0).all() or not (pairs.sum(axis=1) <= 1 + ROUNDING).all():  # NaN fails both
+        raise ValueError(f"{name}: expected FP, FN >= 0 and FP + FN <= 1, got {pairs.round(3).tolist()}")
+    return pairs
 
 
 def training_panel(samples: Sequence[PanelSample], class_names: Sequence[str]) -> Figure:

@@ -72,6 +72,31 @@ def class_map_by_means(correlation, cam, foreground, background):
     columns = columns / columns.amax(0)
     difference = (columns[:, cam >= foreground].mean(1) - columns[:, cam <= background].mean(1)).relu()
     return difference / difference.max()
+def class_points(confusion):
+    rows = confusion.tolist()
+    points = []
+    for k in range(1, len(rows)):
+        extra = sum(row[k] for row in rows) - rows[k][k]
+        missed = sum(rows[k]) - rows[k][k]
+        union = rows[k][k] + extra + missed
+        points.append((extra / union, missed / union))
+    return points
+
+
+def sweep_points(values, truth, thresholds, above=lambda value, threshold: value > threshold):
+    """Threshold by threshold, pixel by pixel: not the histogram."""
+    points = []
+    for threshold in thresholds.tolist():
+        pairs = [(above(v, threshold), t == 1) for v, t in zip(values.tolist(), truth.tolist(), strict=True)]
+        union = sum(found or wanted for found, wanted in pairs)
+        extra = sum(found and not wanted for found, wanted in pairs)
+        points.append((extra / union, sum(wanted and not found for found, wanted in pairs) / union))
+    return points
+
+
+def lowest_diagonal(points, thresholds):
+    ranked = sorted((float(fp + fn), float(threshold)) for (fp, fn), threshold in zip(points, thresholds, strict=True))
+    return ranked[0][1], 1 - ranked[0][0]
 
 
 ANSWERS = {
@@ -81,6 +106,9 @@ ANSWERS = {
     "03.agreement": agreement,
     "03.walk": walk,
     "03.class_map": class_map,
+    "05.class_points": class_points,
+    "05.sweep_points": sweep_points,
+    "05.lowest_diagonal": lowest_diagonal,
 }
 
 
@@ -155,6 +183,12 @@ def test_a_wrong_answer_gets_one_friendly_line(answer, said, capsys):
         ("03.class_map", lambda c, m, f, b: class_map(c, m, f, -1.0)),
         ("03.class_map", lambda c, m, f, b: class_map(c.T, m, f, b)),
         ("03.class_map", class_map_by_means),
+        # Rows and columns exchanged, background left in, ≥ for >, of equals the last, nearest to the corner.
+        ("05.class_points", lambda c: class_points(c.T)),
+        ("05.class_points", lambda c: class_points(torch.nn.functional.pad(c, (1, 0, 1, 0)))),
+        ("05.sweep_points", lambda v, t, s: sweep_points(v, t, s, above=lambda value, threshold: value >= threshold)),
+        ("05.lowest_diagonal", lambda p, s: (s.flip(0)[p.flip(0).sum(1).argmin()], 1 - p.sum(1).min())),
+        ("05.lowest_diagonal", lambda p, s: (s[p.norm(dim=1).argmin()], 1 - p[p.norm(dim=1).argmin()].sum())),
     ],
 )
 def test_likely_mistakes_are_found(name, answer):

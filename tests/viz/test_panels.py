@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from PIL import Image
 
 from rsepm_edu.data.palette import VOID, colourise, voc_palette
@@ -175,3 +176,70 @@ def test_training_panel_rejects_masks_of_another_size(image):
     small = panels.PanelSample(image=image, decoder=torch.zeros(3, 4, dtype=torch.uint8))
     with pytest.raises(ValueError, match=r"expected decoder \(6, 8\), got shape \(3, 4\)"):
         panels.training_panel([small], ["cat"])
+
+
+def test_judge_and_verdict_sort_every_pixel_that_is_not_void(image):
+    generator = torch.Generator().manual_seed(3)
+    mask = torch.rand(6, 8, generator=generator) < 0.5
+    truth = torch.randint(0, 4, (6, 8), generator=generator)
+    truth[2] = VOID
+    shown = panels.verdict(image, mask, truth, 2)
+    parts = panels.judge(mask, truth, 2)
+    for y in range(6):
+        for x in range(8):
+            grey = float(image[:, y, x].float().mean())
+            wanted = [0.6 * (0.35 * float(value) + 0.65 * grey) for value in image[:, y, x]]
+            found, true = bool(mask[y, x]), int(truth[y, x])
+            case = None if true == VOID else {(1, 1): 0, (1, 0): 1, (0, 1): 2}.get((found, true == 2))
+            assert [bool(part[y, x]) for part in parts] == [case == i for i in range(3)]
+            if case is not None:
+                colour = (panels.RIGHT, panels.EXTRA, panels.MISSED)[case]
+                wanted = [0.25 * value + 0.75 * c for value, c in zip(wanted, colour, strict=True)]
+            assert np.abs(shown[y, x] - np.array(wanted)).max() <= 1
+
+
+def test_judge_rejects_label_maps_and_other_sizes():
+    with pytest.raises(TypeError, match="expected a bool mask, got int64"):
+        panels.judge(torch.ones(2, 2, dtype=torch.int64), torch.ones(2, 2, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"expected truth \(2, 2\), got \(2, 3\)"):
+        panels.judge(torch.ones(2, 2, dtype=torch.bool), torch.ones(2, 3, dtype=torch.int64))
+
+
+def test_plane_draws_points_lines_arrows_and_one_legend_entry_a_name():
+    figure = panels.plane(
+        {"CAM": (0.4, 0.3), "RS": [(0.2, 0.1), (0.3, 0.2)]},
+        lines={"CAM": [(0.7, 0.0), (0.4, 0.3), (0.1, 0.8)], "PAMR": torch.tensor([[0.5, 0.1], [0.2, 0.4]])},
+        arrows=[((0.4, 0.3), (0.2, 0.1))],
+        limit=0.8,
+    )
+    (ax,) = figure.axes
+    assert ax.get_xlim() == ax.get_ylim() == (0, 0.8)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("FP", "FN")
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["CAM", "RS", "PAMR"]
+    drawn = [np.column_stack(line.get_data()).round(6).tolist() for line in ax.lines]
+    assert [[0.0, 0.5], [0.5, 0.0]] in drawn  # the diagonal of IoU 0.5
+    for wanted in ([[0.4, 0.3]], [[0.2, 0.1], [0.3, 0.2]], [[0.5, 0.1], [0.2, 0.4]]):
+        assert wanted in drawn
+    arrows = [text for text in ax.texts if isinstance(text, Annotation)]
+    assert [(arrow.xy, arrow.xyann) for arrow in arrows] == [((0.2, 0.1), (0.4, 0.3))]
+    colours = {line.get_color() for line in ax.lines if len(line.get_xdata()) in (1, 3)}
+    assert len(colours) == 1  # the curve and the point of one name
+    assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ((0.6, 0.5), r"a: expected FP, FN >= 0 and FP \+ FN <= 1, got \[\[0.6, 0.5\]\]"),
+        ((-0.1, 0.5), r"expected FP, FN >= 0"),
+        ((float("nan"), 0.5), r"expected FP, FN >= 0"),
+        ([[0.1, 0.2, 0.3]], r"a: expected \(FP, FN\) or Nx2, got shape \(1, 3\)"),
+    ],
+)
+def test_plane_rejects_what_no_mask_can_have(value, said):
+    with pytest.raises(ValueError, match=said):
+        panels.plane({"a": value})
+    with pytest.raises(ValueError, match=said):
+        panels.plane({}, lines={"a": value})
+    with pytest.raises(ValueError, match=said.replace("a: ", "arrow: ")):
+        panels.plane({}, arrows=[((0, 0), value)])
