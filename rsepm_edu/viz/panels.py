@@ -9,7 +9,7 @@ import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -332,12 +332,12 @@ def plane(
         ax.plot([0, total], [total, 0], color="0.82", linewidth=0.7, zorder=0.5)
         if total <= limit:
             text = f"IoU {tenth / 10}" if tenth == 5 else f"{tenth / 10}"
-            place = {"ha": "right", "va": "bottom", "rotation": -45, "rotation_mode": "anchor"}
+            place: dict[str, Any] = {"ha": "right", "va": "bottom", "rotation": -45, "rotation_mode": "anchor"}
             ax.text(total - 0.01 * limit, 0.015 * limit, text, color="0.5", fontsize=7, **place)
     styles = zip(itertools.cycle(LINE_COLOURS), itertools.cycle(MARKERS), strict=False)
     handles = []
     for name, (colour, marker) in zip(dict.fromkeys([*dots, *paths]), styles, strict=False):
-        line = "-" if name in paths else ""
+        line: Literal["-", ""] = "-" if name in paths else ""
         shape = marker if name in dots else ""
         if name in paths:
             ax.plot(*paths[name].T, color=colour, linewidth=1.2)

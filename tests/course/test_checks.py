@@ -72,6 +72,8 @@ def class_map_by_means(correlation, cam, foreground, background):
     columns = columns / columns.amax(0)
     difference = (columns[:, cam >= foreground].mean(1) - columns[:, cam <= background].mean(1)).relu()
     return difference / difference.max()
+
+
 def class_points(confusion):
     rows = confusion.tolist()
     points = []

@@ -1,9 +1,7 @@
 """Pictures with a slider, one for each idea of the course: import them from here."""
 
 from rsepm_edu.viz.explorers.cam import CamExplorer, cam_explorer
+from rsepm_edu.viz.explorers.plane import PlaneExplorer, plane_explorer
 from rsepm_edu.viz.explorers.scg import ScgExplorer, scg_explorer
 
-__all__ = ["CamExplorer", "ScgExplorer", "cam_explorer", "scg_explorer"]
-from rsepm_edu.viz.explorers.plane import PlaneExplorer, plane_explorer
-
-__all__ = ["CamExplorer", "PlaneExplorer", "cam_explorer", "plane_explorer"]
+__all__ = ["CamExplorer", "PlaneExplorer", "ScgExplorer", "cam_explorer", "plane_explorer", "scg_explorer"]
