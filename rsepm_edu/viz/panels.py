@@ -25,6 +25,7 @@ from rsepm_edu.files import atomic_path
 
 Picture = npt.NDArray[np.uint8]
 Array = Tensor | npt.NDArray[Any]
+Judged = npt.NDArray[np.bool_]
 
 ROUNDING = 1e-3
 """How far a map may leave [0, 1]: sums of rounded numbers do, by less than this."""
@@ -44,6 +45,9 @@ class _Figure(Figure):
 
 LINE_COLOURS = ("#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#e69f00")
 """Okabe and Ito's: they stay apart for colour-blind readers."""
+
+RIGHT, EXTRA, MISSED = (0, 158, 115), (213, 94, 0), (86, 180, 233)
+"""Green, orange and blue of right, superfluous and missed pixels (Okabe and Ito's too)."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,46 @@ def overlay(image: Array, values: Array, *, opacity: float = 0.6) -> Picture:
         over, weight = colourise(array.argmax(axis=0) + 1), opacity * array.max(axis=0)
     weight = weight[..., None]
     return ((1 - weight) * under + weight * over).round().astype(np.uint8)
+
+
+def judge(mask: Array, truth: Array, label: int = 1) -> tuple[Judged, Judged, Judged]:
+    """Which pixels of one class's mask are right, superfluous and missed.
+
+    Args:
+        mask: bool HxW, the pixels given to the class.
+        truth: labels HxW; void pixels (255) are in none of the three.
+        label: of the class in `truth`.
+
+    Returns:
+        Three bool HxW: in both, in the mask alone, in the truth alone.
+
+    Raises:
+        TypeError: the mask is not bool. ValueError: sizes differ.
+    """
+    found, labels = _array(mask), _array(truth)
+    if found.dtype != bool:
+        raise TypeError(f"expected a bool mask, got {found.dtype}")
+    if found.shape != labels.shape:
+        raise ValueError(f"expected truth {found.shape}, got {labels.shape}")
+    counted, wanted = labels != VOID, labels == label
+    return found & wanted, found & ~wanted & counted, ~found & wanted
+
+
+def verdict(image: Array, mask: Array, truth: Array, label: int = 1) -> Picture:
+    """What is right (green), superfluous (orange) and missed (blue) in a class's mask, over the darkened image.
+
+    Args:
+        image: uint8 3xHxW or HxWx3.
+        mask, truth, label: see `judge`.
+
+    Returns:
+        uint8 HxWx3.
+    """
+    under = picture(image)
+    shown = (0.35 * under + 0.65 * under.mean(axis=2, keepdims=True)) * 0.6
+    for part, colour in zip(judge(mask, truth, label), (RIGHT, EXTRA, MISSED), strict=True):
+        shown[part] = 0.25 * shown[part] + 0.75 * np.array(colour)
+    return shown.astype(np.uint8)
 
 
 def class_colours(class_names: Sequence[str]) -> dict[str, str]:

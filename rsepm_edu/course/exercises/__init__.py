@@ -3,9 +3,9 @@
 A name is the lesson's number, a dot, and the name of the function that the student writes.
 """
 
-from rsepm_edu.course.exercises import lesson_01
+from rsepm_edu.course.exercises import lesson_01, lesson_04
 from rsepm_edu.course.exercises.exercise import Exercise
 
-EXERCISES: dict[str, Exercise] = {**lesson_01.EXERCISES}
+EXERCISES: dict[str, Exercise] = {**lesson_01.EXERCISES, **lesson_04.EXERCISES}
 
 __all__ = ["EXERCISES", "Exercise"]

@@ -1,5 +1,6 @@
 """Pictures with a slider, one for each idea of the course: import them from here."""
 
 from rsepm_edu.viz.explorers.cam import CamExplorer, cam_explorer
+from rsepm_edu.viz.explorers.pamr import PamrExplorer, pamr_explorer
 
-__all__ = ["CamExplorer", "cam_explorer"]
+__all__ = ["CamExplorer", "PamrExplorer", "cam_explorer", "pamr_explorer"]

@@ -6,9 +6,8 @@ import ipywidgets
 import numpy as np
 from PIL import Image
 
-from rsepm_edu.data.palette import VOID
 from rsepm_edu.viz.explorers.explorer import EXTRA, MISSED, RIGHT, Explorer, compose, enlarge, outline
-from rsepm_edu.viz.panels import Array, overlay, picture
+from rsepm_edu.viz.panels import Array, judge, overlay, picture, verdict
 
 
 def cam_explorer(
@@ -78,13 +77,8 @@ class CamExplorer(Explorer):
             tiles.append(enlarge(np.where(mask[..., None], self._image, self._image // 5)))
             captions.append(f"mask: {mask.mean():.0%} of the picture")
             return compose(tiles, captions)
-        counted = self._truth != VOID
-        wanted = self._truth == k + 1
-        right, extra, missed = (part & counted for part in (mask & wanted, mask & ~wanted, ~mask & wanted))
-        shown = (0.35 * self._image + 0.65 * self._image.mean(axis=2, keepdims=True)) * 0.6
-        for part, colour in ((right, RIGHT), (extra, EXTRA), (missed, MISSED)):
-            shown[part] = 0.25 * shown[part] + 0.75 * np.array(colour)
-        tiles.append(enlarge(shown.astype(np.uint8)))
+        right, extra, missed = judge(mask, self._truth, k + 1)
+        tiles.append(enlarge(verdict(self._image, mask, self._truth, k + 1)))
         union = int((right | extra | missed).sum())
         iou, fp, fn = (int(part.sum()) / union if union else 0.0 for part in (right, extra, missed))
         captions.append("mask against the truth")

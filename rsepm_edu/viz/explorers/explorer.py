@@ -18,12 +18,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from rsepm_edu.viz.panels import EXTRA as EXTRA
+from rsepm_edu.viz.panels import MISSED as MISSED
+from rsepm_edu.viz.panels import RIGHT as RIGHT
 from rsepm_edu.viz.panels import Picture
 
 TILE = 250  # pixels of a tile's longer side
 GAP, LINE = 8, 20  # pixels between tiles, pixels of one line of text
-# Okabe and Ito's colours: they stay apart for colour-blind readers.
-RIGHT, EXTRA, MISSED = (0, 158, 115), (213, 94, 0), (86, 180, 233)
 
 
 class Explorer(ABC):
