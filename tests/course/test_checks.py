@@ -146,7 +146,7 @@ def test_a_wrong_answer_gets_one_friendly_line(answer, said, capsys):
         ("01.merge_scales", lambda a, b, s: merge_scales(a + b, [], s)),
         ("01.iou_fp_fn", lambda m, t: iou_fp_fn(m, t % 255)),
         ("01.iou_fp_fn", lambda m, t: [x.item() for x in [(m & (t == 1)).float().mean()] * 3]),
-        # The spread without the pixel itself, sigma forgotten, borders that wrap, and a pixel that is its own neighbour.
+        # No pixel itself in the spread, no sigma, borders that wrap, shifts the wrong way, a pixel its own neighbour.
         ("04.weights_at", lambda i, y, x, d, s: weights_at(i, y, x, d, s, include_centre=False)),
         ("04.weights_at", lambda i, y, x, d, s: weights_at(i, y, x, d, 1.0)),
         ("04.one_step", lambda m, a, o: one_step(m, a, o, wrap=True)),
