@@ -1,3 +1,6 @@
+import math
+import statistics
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -101,6 +104,45 @@ def lowest_diagonal(points, thresholds):
     return ranked[0][1], 1 - ranked[0][0]
 
 
+def weights_at(image, y, x, dilation, sigma, include_centre=True):
+    channels, height, width = image.shape
+    steps = (-dilation, 0, dilation)
+    places = [(y + dy, x + dx) for dy in steps for dx in steps if (dy, dx) != (0, 0)]
+    places = [(min(max(v, 0), height - 1), min(max(u, 0), width - 1)) for v, u in places]
+    logits = [0.0] * 8
+    for c in range(channels):
+        plane = image[c].tolist()
+        around = [plane[v][u] for v, u in places]
+        spread = statistics.stdev([*around, plane[y][x]] if include_centre else around)
+        for j in range(8):
+            logits[j] -= abs(around[j] - plane[y][x]) / (sigma * spread) / channels
+    powers = [math.exp(logit) for logit in logits]
+    return [power / sum(powers) for power in powers]
+
+
+def one_step(maps, affinity, offsets, wrap=False):
+    channels, height, width = maps.shape
+    refined = torch.zeros(channels, height, width)
+    for y in range(height):
+        for x in range(width):
+            for j, (dy, dx) in enumerate(offsets):
+                v, u = min(max(y + dy, 0), height - 1), min(max(x + dx, 0), width - 1)
+                if wrap:
+                    v, u = (y + dy) % height, (x + dx) % width
+                refined[:, y, x] += affinity[j, y, x] * maps[:, v, u]
+    return refined
+
+
+def pixels_reached(dilations, iterations, stays=False):
+    """A set of places: no map, no picture."""
+    steps = [(dy * d, dx * d) for d in dilations for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx]
+    places = {(0, 0)}
+    for _ in range(iterations):
+        moved = {(y + dy, x + dx) for y, x in places for dy, dx in steps}
+        places = places | moved if stays else moved
+    return len(places)
+
+
 ANSWERS = {
     "01.tag_scores": tag_scores,
     "01.merge_scales": merge_scales,
@@ -111,6 +153,9 @@ ANSWERS = {
     "05.class_points": class_points,
     "05.sweep_points": sweep_points,
     "05.lowest_diagonal": lowest_diagonal,
+    "04.weights_at": weights_at,
+    "04.one_step": one_step,
+    "04.pixels_reached": pixels_reached,
 }
 
 
@@ -191,6 +236,13 @@ def test_a_wrong_answer_gets_one_friendly_line(answer, said, capsys):
         ("05.sweep_points", lambda v, t, s: sweep_points(v, t, s, above=lambda value, threshold: value >= threshold)),
         ("05.lowest_diagonal", lambda p, s: (s.flip(0)[p.flip(0).sum(1).argmin()], 1 - p.sum(1).min())),
         ("05.lowest_diagonal", lambda p, s: (s[p.norm(dim=1).argmin()], 1 - p[p.norm(dim=1).argmin()].sum())),
+        # No pixel itself in the spread, no sigma, borders that wrap, shifts the wrong way, a pixel its own neighbour.
+        ("04.weights_at", lambda i, y, x, d, s: weights_at(i, y, x, d, s, include_centre=False)),
+        ("04.weights_at", lambda i, y, x, d, s: weights_at(i, y, x, d, 1.0)),
+        ("04.one_step", lambda m, a, o: one_step(m, a, o, wrap=True)),
+        ("04.one_step", lambda m, a, o: one_step(m, a, [(-dy, -dx) for dy, dx in o])),
+        ("04.pixels_reached", lambda d, n: pixels_reached(d, n, stays=True)),
+        ("04.pixels_reached", lambda d, n: (2 * max(d) * n + 1) ** 2),
     ],
 )
 def test_likely_mistakes_are_found(name, answer):
