@@ -28,9 +28,7 @@ def class_map(correlation: Tensor, cam: Tensor, foreground: float, background: f
 
 
 def _features(generator: Generator) -> list[tuple[Any, ...]]:
-    return [
-        (torch.randn(c, h, w, generator=generator), y, x) for c, h, w, y, x in [(2, 1, 3, 0, 1), (8, 5, 7, 3, 6)]
-    ]
+    return [(torch.randn(c, h, w, generator=generator), y, x) for c, h, w, y, x in [(2, 1, 3, 0, 1), (8, 5, 7, 3, 6)]]
 
 
 def _similarity(n: int, generator: Generator) -> Tensor:
