@@ -146,11 +146,11 @@ def ensure_creatures(
     """Return the folder of a Creatures set with these settings, made on the first call only.
 
     Each combination of settings has a folder of its own, `creatures-...`, in the folder `root`
-    (default: $RSEPM_EDU_DATA, else ~/.cache/rsepm-edu). Processes that ask for the same set at the
+    (default: `data_folder()`). Processes that ask for the same set at the
     same time do not disturb each other. Arguments and errors otherwise as in `make_creatures`.
     """
     if root is None:
-        root = os.environ.get("RSEPM_EDU_DATA") or Path.home() / ".cache" / "rsepm-edu"
+        root = data_folder()
     name = f"creatures-v{FORMAT}-train{train}-val{val}-size{size}-seed{seed}"
     return make_creatures(
         Path(root).expanduser() / name,
@@ -160,6 +160,11 @@ def ensure_creatures(
         seed=seed,
         workers=workers,
     )
+
+
+def data_folder() -> Path:
+    """Where drawn data sets are kept: $RSEPM_EDU_DATA, else ~/.cache/rsepm-edu."""
+    return Path(os.environ.get("RSEPM_EDU_DATA") or "~/.cache/rsepm-edu").expanduser()
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:

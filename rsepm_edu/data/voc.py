@@ -28,6 +28,8 @@ VOC_CLASSES = (
     *("train", "tvmonitor"),
 )
 SHIPPED_SPLITS = ("trainaug",)
+SBD_MASKS = "SegmentationClassAug"
+"""Folder of masks for the pictures that VOC itself has none of."""
 
 TagSource = Literal["auto", "xml", "lists"]
 
@@ -161,7 +163,7 @@ class VocDataset(Dataset[Sample]):
     Args:
         root: a VOC devkit, see ``find_devkit``.
         split: see ``read_split``.
-        masks: read ``SegmentationClass/<name>.png`` too. Training never does.
+        masks: read ``SegmentationClass/<name>.png`` too, or the one in ``SegmentationClassAug``. Training never does.
         tags_from: "xml" (Annotations), "lists" (ImageSets/Main), or "auto": XML where the folder is there.
         transform: applied to each ``Sample``, e.g. one of ``rsepm_edu.data.transforms``.
 
@@ -221,8 +223,10 @@ class VocDataset(Dataset[Sample]):
         return self.devkit / "JPEGImages" / f"{name}.jpg"
 
     def mask_path(self, name: str) -> Path:
-        """Where its mask lies, if it has one."""
-        return self.devkit / "SegmentationClass" / f"{name}.png"
+        """Where its mask lies, if it has one: VOC's own, else one made from SBD."""
+        own = self.devkit / "SegmentationClass" / f"{name}.png"
+        added = self.devkit / SBD_MASKS / own.name
+        return added if added.is_file() and not own.is_file() else own
 
     def read_mask(self, name: str, size: Sequence[int]) -> tv_tensors.Mask:
         """The mask of a picture of that size (height, width).
