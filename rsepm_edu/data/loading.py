@@ -5,6 +5,7 @@ epoch and the crop of a picture can be had without replaying the epochs before t
 """
 
 import hashlib
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,17 +28,18 @@ class EpochSampler(Sampler[tuple[int, int]]):
         length: pictures in the data set.
         seed: of the run.
         epoch: counted from 0.
+        start: leave out so many pictures at the front: those that an interrupted epoch has seen.
     """
 
-    def __init__(self, length: int, *, seed: int, epoch: int) -> None:
-        self.length, self.seed, self.epoch = length, seed, epoch
+    def __init__(self, length: int, *, seed: int, epoch: int, start: int = 0) -> None:
+        self.length, self.seed, self.epoch, self.start = length, seed, epoch, start
 
     def __len__(self) -> int:
-        return self.length
+        return self.length - self.start
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", self.epoch))
-        for index in torch.randperm(self.length, generator=generator).tolist():
+        for index in torch.randperm(self.length, generator=generator).tolist()[self.start :]:
             yield index, derive_seed(self.seed, "picture", self.epoch, index)
 
 
@@ -65,13 +67,19 @@ class _Loader(DataLoader[Any]):
             raise UserError(str(error).splitlines()[-1].split("UserError: ", 1)[-1]) from error
 
 
+def batches_of(length: int, batch_size: int) -> int:
+    """How many batches an epoch of ``length`` pictures has; the last, smaller one counts only if it is the first."""
+    return max(1, length // batch_size)
+
+
 def epoch_loader(
-    dataset: Any, *, batch_size: int, seed: int, epoch: int, workers: int = 0, pin: bool = False
+    dataset: Any, *, batch_size: int, seed: int, epoch: int, start: int = 0, workers: int = 0, pin: bool = False
 ) -> DataLoader[Any]:
     """The batches of one epoch; the last, smaller one is left out where there is a full one.
 
     Args:
         dataset: any map-style data set with a length.
+        start: batches to leave out at the front, those that an interrupted epoch has seen.
         workers: processes that read ahead; the batches do not depend on it.
         pin: page-locked memory, for a GPU.
 
@@ -81,9 +89,15 @@ def epoch_loader(
     return _Loader(
         SeededDataset(dataset),
         batch_size=batch_size,
-        sampler=EpochSampler(len(dataset), seed=seed, epoch=epoch),
+        sampler=EpochSampler(len(dataset), seed=seed, epoch=epoch, start=min(start * batch_size, len(dataset))),
         num_workers=workers,
         drop_last=len(dataset) >= batch_size,
         pin_memory=pin,
         generator=torch.Generator(),  # else the loader draws from the global one
+        worker_init_fn=_leave_interrupts_to_the_parent,
     )
+
+
+def _leave_interrupts_to_the_parent(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the parent must still get its batch to save its state after it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

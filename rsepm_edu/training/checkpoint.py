@@ -1,7 +1,7 @@
 """Checkpoints: all that a run needs to go on, and a network that is ready to use."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,10 @@ AnySettings = TypeVar("AnySettings", bound=Settings)
 
 @dataclass
 class Checkpoint:
-    """What a file holds: settings, classes, epochs done, and the states of network, average and optimiser."""
+    """What a file holds: settings, classes, how far the run is, and the states of network, average and optimiser.
+
+    epoch: epochs done. batch: batches done of the next one. totals: sums of the log over these, by name.
+    """
 
     config: TrainConfig
     classes: tuple[str, ...]
@@ -28,6 +31,13 @@ class Checkpoint:
     ema: dict[str, Any]
     optimizer: dict[str, Any]
     scaler: dict[str, Any]
+    batch: int = 0
+    totals: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Epochs and batches done: the greater, the further."""
+        return self.epoch, self.batch
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -37,6 +47,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "config": json.dumps(asdict(checkpoint.config)),  # plain text, so that weights_only loading is enough
         "classes": list(checkpoint.classes),
         "epoch": checkpoint.epoch,
+        "batch": checkpoint.batch,
+        "totals": json.dumps(checkpoint.totals),
         "network": checkpoint.network,
         "ema": checkpoint.ema,
         "optimizer": checkpoint.optimizer,
@@ -92,6 +104,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         ema=state["ema"],
         optimizer=state["optimizer"],
         scaler=state["scaler"],
+        batch=state.get("batch", 0),  # older files were only written after an epoch
+        totals=json.loads(state.get("totals", "{}")),
     )
 
 

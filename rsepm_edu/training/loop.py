@@ -4,7 +4,6 @@ Nothing here reads a mask: the data set is opened without them. Only the picture
 where there is one, for the eye alone.
 """
 
-import json
 import math
 import time
 from collections import defaultdict
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from rsepm_edu.data.loading import derive_seed, epoch_loader
+from rsepm_edu.data.loading import batches_of, derive_seed, epoch_loader
 from rsepm_edu.data.transforms import normalise, training_transform
 from rsepm_edu.data.voc import Sample, VocDataset
 from rsepm_edu.errors import UserError
@@ -26,13 +25,10 @@ from rsepm_edu.files import atomic_write_text
 from rsepm_edu.methods.puzzle import alpha_at, merge, tile
 from rsepm_edu.models.device import resolve_device
 from rsepm_edu.models.network import Outputs, SingleStageNetwork
-from rsepm_edu.training.checkpoint import (
-    Checkpoint,
-    load_checkpoint,
-    network_from_config,
-    save_checkpoint,
-)
+from rsepm_edu.training.checkpoint import Checkpoint, network_from_config
 from rsepm_edu.training.config import TrainConfig
+from rsepm_edu.training.interruption import StopRequests
+from rsepm_edu.training.keeping import LAST, Keeper, Resume, find_previous
 from rsepm_edu.training.losses import Phase, mix, mixed_losses, phase_of, plain_losses, puzzle_losses, refine
 from rsepm_edu.training.optimizer import (
     MovingAverage,
@@ -42,10 +38,6 @@ from rsepm_edu.training.optimizer import (
     training_mode,
 )
 from rsepm_edu.training.report import TrainingLog
-
-LAST = "last.pt"
-# Settings that change how a run is carried out, not what it computes: these may differ when it is resumed.
-RESUMABLE = ("workers", "panel_every", "checkpoint_every", "weights")
 
 
 class NotFiniteError(RuntimeError):
@@ -80,6 +72,8 @@ class Trainer:
         self.precision = resolve_precision(config.precision, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
         self.epoch = 0
+        self.batch = 0  # of the epoch under way
+        self.totals: dict[str, float] = {}  # over these batches: losses by name, and seconds
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take over the state of a checkpoint."""
@@ -87,7 +81,7 @@ class Trainer:
         self.average.network.load_state_dict(checkpoint.ema)
         self.optimizer.load_state_dict(checkpoint.optimizer)
         self.scaler.load_state_dict(checkpoint.scaler)
-        self.epoch = checkpoint.epoch
+        self.epoch, self.batch, self.totals = checkpoint.epoch, checkpoint.batch, dict(checkpoint.totals)
 
     def checkpoint(self) -> Checkpoint:
         """The state as it is now."""
@@ -99,6 +93,8 @@ class Trainer:
             ema=self.average.network.state_dict(),
             optimizer=self.optimizer.state_dict(),
             scaler=self.scaler.state_dict(),
+            batch=self.batch,
+            totals=dict(self.totals),
         )
 
     def step(self, images: Tensor, tags: Tensor, phase: Phase, *, step: int, alpha: float = 0.0) -> dict[str, float]:
@@ -185,20 +181,24 @@ def train(
     root: str | Path,
     out: str | Path,
     *,
-    resume: bool = False,
+    resume: Resume = False,
+    copy_to: str | Path | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
     on_epoch: Callable[[Trainer, dict[str, Any]], None] | None = None,
 ) -> SingleStageNetwork:
     """Train on the tags of a VOC-like folder and leave checkpoints, logs and pictures in ``out``.
 
-    Writes config.json, log.jsonl (a line an epoch), tensorboard/, panels/ and last.pt.
+    Writes config.json, log.jsonl (a line an epoch), tensorboard/, panels/ and last.pt, the last after epochs, every
+    ``checkpoint_minutes``, and when the run is told to stop (Ctrl-C, SIGTERM).
 
     Args:
         config: the settings.
         root: data, see ``VocDataset``; masks are not needed and never learnt from.
         out: folder of the run.
-        resume: go on from ``out``/last.pt; on the CPU the result is bit for bit that of a run never stopped.
+        resume: go on from the newest whole last.pt in ``out`` or ``copy_to``; "auto": if there is one. On the CPU the
+            result is bit for bit that of a run never stopped, wherever it was stopped.
+        copy_to: a second folder that gets every checkpoint and the log, such as one on a mounted drive.
         device: default: the GPU if there is one.
         progress: show a bar.
         on_epoch: called after every epoch with the trainer and the epoch's line of the log.
@@ -209,14 +209,15 @@ def train(
     Raises:
         UserError: data, settings or folder do not go together.
         NotFiniteError: a loss term left the finite numbers; last.pt is the last good state.
+        KeyboardInterrupt: it was told to stop; last.pt is the state at that moment.
     """
-    out = Path(out)
+    out, second = Path(out), None if copy_to is None else Path(copy_to)
     device = resolve_device(device)
     transform = training_transform(config.size, scale=config.scale, jitter=config.jitter)
     dataset = VocDataset(root, config.split, transform=partial(_image_and_tags, transform))
     if len(dataset) < 2:
         raise UserError(f"{root}: expected at least 2 pictures in {config.split}, got {len(dataset)}")
-    previous = _previous(config, dataset.classes, out, resume=resume)
+    previous = find_previous(config, dataset.classes, out, second, resume=resume)
     if previous is not None:
         config = replace(config, weights="none")  # they come from the checkpoint
     trainer = Trainer(config, dataset.classes, device)
@@ -224,16 +225,19 @@ def train(
         trainer.restore(previous)
         trainer.config = replace(config, weights=previous.config.weights)
     atomic_write_text(out / "config.json", trainer.config.to_json())
-    with TrainingLog(out, trainer, dataset, keep_epochs=trainer.epoch) as log:
+    keeper = Keeper(out, second, minutes=config.checkpoint_minutes)
+    with TrainingLog(out, trainer, dataset, keep_epochs=trainer.epoch) as log, StopRequests() as requests:
         while trainer.epoch < config.epochs:
             try:
-                row = _run_epoch(trainer, dataset, progress=progress)
+                row = _run_epoch(trainer, dataset, keeper, requests, progress=progress)
             except NotFiniteError as error:
                 raise stopped(error, out / LAST) from None
-            trainer.epoch += 1
+            trainer.epoch, trainer.batch, trainer.totals = trainer.epoch + 1, 0, {}
             log.write(row)  # before the checkpoint: a line too many is dropped on resume, a missing one never comes
-            if trainer.epoch % config.checkpoint_every == 0 or trainer.epoch == config.epochs:
-                save_checkpoint(out / LAST, trainer.checkpoint())
+            due = trainer.epoch % config.checkpoint_every == 0 or trainer.epoch == config.epochs
+            if due or requests.pending or keeper.due():
+                keeper.save(trainer.checkpoint())
+            requests.obey()
             log.draw(trainer.epoch)
             if on_epoch is not None:
                 on_epoch(trainer, row)
@@ -244,59 +248,51 @@ def _image_and_tags(transform: Callable[[Tensor], Tensor], sample: Sample) -> tu
     return transform(sample["image"]), sample["tags"]
 
 
-def _run_epoch(trainer: Trainer, dataset: VocDataset, *, progress: bool) -> dict[str, Any]:
+def _run_epoch(
+    trainer: Trainer, dataset: VocDataset, keeper: Keeper, requests: StopRequests, *, progress: bool
+) -> dict[str, Any]:
+    """The rest of the epoch under way, and its line of the log."""
     config, epoch = trainer.config, trainer.epoch
     loader = epoch_loader(
         dataset,
         batch_size=config.batch_size,
         seed=config.seed,
         epoch=epoch,
+        start=trainer.batch,
         workers=config.workers,
         pin=trainer.device.type == "cuda",
     )
+    batches = batches_of(len(dataset), config.batch_size)
     phase = phase_of(config, epoch)
-    totals: dict[str, float] = defaultdict(float)
-    started, rate = time.perf_counter(), 0.0
+    started, before, rate = time.perf_counter(), trainer.totals.get("seconds", 0.0), 0.0
     bar = tqdm(
         loader,
         desc=f"epoch {epoch + 1}/{config.epochs} {phase.name}",
+        initial=trainer.batch,
+        total=batches,
         disable=not progress,
         leave=False,
     )
-    for batch, (images, tags) in enumerate(bar):
-        step, steps = epoch * len(loader) + batch, config.epochs * len(loader)
+    for images, tags in bar:
+        step, steps = epoch * batches + trainer.batch, config.epochs * batches
         rate = set_learning_rate(trainer.optimizer, config, step=step, steps=steps)
         alpha = alpha_at(step, steps, most=config.puzzle_alpha)
         losses = trainer.step(images, tags, phase, step=step, alpha=alpha)
+        trainer.batch += 1
         for name, value in losses.items():
-            totals[name] += value / len(loader)
+            trainer.totals[name] = trainer.totals.get(name, 0.0) + value / batches
+        trainer.totals["seconds"] = before + time.perf_counter() - started
         bar.set_postfix({name: f"{value:.3f}" for name, value in losses.items()})
-    seconds = time.perf_counter() - started
+        if trainer.batch < batches:  # the end of an epoch is the caller's
+            if requests.pending or keeper.due():
+                keeper.save(trainer.checkpoint())
+            requests.obey()
+    seconds = trainer.totals.pop("seconds")
     return {
         "epoch": epoch + 1,
         "phase": phase.name,
         "learning_rate": rate,
-        "losses": dict(totals),
+        "losses": trainer.totals,
         "seconds": round(seconds, 2),
-        "pictures_per_second": round(len(loader) * (loader.batch_size or 1) / seconds, 1),
+        "pictures_per_second": round(batches * (loader.batch_size or 1) / seconds, 1),
     }
-
-
-def _previous(config: TrainConfig, classes: tuple[str, ...], out: Path, *, resume: bool) -> Checkpoint | None:
-    """The checkpoint to go on from, checked against what is asked for now."""
-    path = out / LAST
-    if not resume:
-        if path.is_file():
-            raise UserError(f"{path}: expected a new folder or --resume, got a run that is there already")
-        return None
-    previous = load_checkpoint(path)
-    if previous.classes != classes:
-        raise UserError(f"{path}: expected the classes {previous.classes} of that run, got {classes}")
-    before, now = json.loads(previous.config.to_json()), json.loads(config.to_json())
-    if all(phase_of(previous.config, epoch) == phase_of(config, epoch) for epoch in range(previous.epoch)):
-        for name in ("method", "mixing"):  # nothing that differs between the two has happened yet
-            before[name] = now[name]
-    for name in before:
-        if name not in RESUMABLE and before[name] != now[name]:
-            raise UserError(f"{path}: expected {name} = {before[name]!r} as in the run to resume, got {now[name]!r}")
-    return previous

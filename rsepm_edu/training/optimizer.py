@@ -7,10 +7,30 @@ import torch
 from torch import nn
 
 from rsepm_edu.models.network import SingleStageNetwork
-from rsepm_edu.training.config import TrainConfig
+from rsepm_edu.models.segmenters import Segmenter
+from rsepm_edu.training.config import Optimizer, TrainConfig
 
 
-def freeze(network: SingleStageNetwork, config: TrainConfig) -> None:
+class OptimizerSettings(Protocol):
+    """The settings of an optimiser and of the stages it leaves alone."""
+
+    @property
+    def freeze_stages(self) -> int: ...
+    @property
+    def optimizer(self) -> Optimizer: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def head_factor(self) -> float: ...
+    @property
+    def bias_factor(self) -> float: ...
+    @property
+    def momentum(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+
+
+def freeze(network: SingleStageNetwork | Segmenter, config: OptimizerSettings) -> None:
     """Fix the first ``freeze_stages`` stages of the backbone; call before the optimiser is made."""
     for stage in network.backbone.stages[: config.freeze_stages]:
         stage.requires_grad_(False)
@@ -25,11 +45,11 @@ def training_mode(network: SingleStageNetwork, config: TrainConfig) -> None:
         network.backbone.eval()
 
 
-def make_optimizer(network: SingleStageNetwork, config: TrainConfig) -> torch.optim.Optimizer:
+def make_optimizer(network: nn.Module, config: OptimizerSettings) -> torch.optim.Optimizer:
     """SGD with Nesterov momentum, or AdamW, in the four groups published for Puzzle-CAM.
 
     Backbone weights learn at the learning rate, biases ``bias_factor`` times as fast and without decay; both
-    ``head_factor`` times as fast in the new layers (classifier and decoder).
+    ``head_factor`` times as fast in the new layers, which are all that the network has beside its ``backbone``.
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():

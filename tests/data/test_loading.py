@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from rsepm_edu.data.loading import EpochSampler, SeededDataset, derive_seed, epoch_loader
+from rsepm_edu.data.loading import EpochSampler, SeededDataset, batches_of, derive_seed, epoch_loader
 from rsepm_edu.data.transforms import training_transform
 from rsepm_edu.data.voc import Sample, VocDataset
 from rsepm_edu.errors import UserError
@@ -121,3 +121,14 @@ def test_the_data_set_can_be_sent_to_workers_that_are_not_forked(creatures: Path
     dataset = SeededDataset(VocDataset(creatures, "train", transform=Crops()))
     name, image = pickle.loads(pickle.dumps(dataset))[2, 7]
     assert name == dataset[2, 7][0] and torch.equal(image, dataset[2, 7][1])
+
+
+def test_an_interrupted_epoch_goes_on_with_the_batches_that_are_left() -> None:
+    settings = {"batch_size": 3, "seed": 0, "epoch": 1}
+    whole = list(epoch_loader(Draws(), **settings))
+    assert len(whole) == batches_of(10, 3) == 3
+    for start in range(4):
+        rest = list(epoch_loader(Draws(), start=start, **settings))
+        assert len(rest) == 3 - start
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(rest, whole[start:], strict=True))
+    assert len(list(epoch_loader(Draws(), batch_size=16, seed=0, epoch=0))) == batches_of(10, 16) == 1

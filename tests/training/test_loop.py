@@ -15,7 +15,7 @@ from rsepm_edu.data import voc
 from rsepm_edu.data.transforms import normalise
 from rsepm_edu.errors import UserError
 from rsepm_edu.methods.puzzle import merge, tile
-from rsepm_edu.training import loop
+from rsepm_edu.training import keeping, loop
 from rsepm_edu.training.checkpoint import load_checkpoint, load_network
 from rsepm_edu.training.config import Mixing, TrainConfig
 from rsepm_edu.training.loop import NotFiniteError, Trainer, resolve_precision, train
@@ -130,7 +130,9 @@ def test_checkpoints_come_at_their_epochs_and_at_the_end(
     tiny: TrainConfig, creatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved = []
-    monkeypatch.setattr(loop, "save_checkpoint", lambda path, checkpoint: saved.append((path.name, checkpoint.epoch)))
+    monkeypatch.setattr(
+        keeping, "save_checkpoint", lambda path, checkpoint: saved.append((path.name, checkpoint.epoch))
+    )
     run(replace(tiny, method="cam", epochs=5, checkpoint_every=2), creatures, tmp_path)
     assert saved == [("last.pt", 2), ("last.pt", 4), ("last.pt", 5)]
 
@@ -214,7 +216,7 @@ def test_resuming_is_exact_with_other_settings_too(
 def test_a_stop_between_log_and_checkpoint_loses_no_line(
     tiny: TrainConfig, creatures: Path, straight: Path, tmp_path: Path
 ) -> None:
-    save = loop.save_checkpoint
+    save = keeping.save_checkpoint
 
     def stop_at_second(path: Path, checkpoint: Any) -> None:
         if checkpoint.epoch == 2:
@@ -222,7 +224,7 @@ def test_a_stop_between_log_and_checkpoint_loses_no_line(
         save(path, checkpoint)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(StopError):
-        patch.setattr(loop, "save_checkpoint", stop_at_second)
+        patch.setattr(keeping, "save_checkpoint", stop_at_second)
         run(tiny, creatures, tmp_path)
     run(tiny, creatures, tmp_path, resume=True)
     assert [row["epoch"] for row in lines(tmp_path)] == [1, 2, 3, 4]
