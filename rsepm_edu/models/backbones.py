@@ -1,5 +1,7 @@
 """Backbones: from a picture to feature maps of four stages, at strides 4, 8, 16 and 16 (or 8; see each).
 
+Torchvision's ResNets and MobileNets, and a small network for Creatures; timm's are in timm_backbones.py.
+
 Stages are counted as in the papers on ResNet: stage 2 is the decoder's low-level input, stage 5 carries the
 CAM, stages 4 and 5 feed SCG.
 """
@@ -19,6 +21,9 @@ RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 # Where torchvision's `features` of each MobileNet reach strides 4, 8, 16 and end: stages are the pieces between.
 MOBILENETS = {"mobilenet_v2": (4, 7, 14), "mobilenet_v3_large": (4, 7, 13)}
 BACKBONES = ("creatures", *RESNETS, *MOBILENETS)
+# From here on with timm, an optional extra: see timm_backbones.py.
+MITS = ("mit_b0", "mit_b1", "mit_b2", "mit_b3", "mit_b4", "mit_b5")
+TIMM = "timm:"
 
 
 class Backbone(nn.Module):
@@ -81,21 +86,40 @@ def creatures_backbone() -> Backbone:
     )
 
 
+def check_backbone(name: str) -> None:
+    """Refuse a name that ``build_backbone`` does not know.
+
+    Raises:
+        UserError: an unknown name, or one that needs timm where timm is not installed.
+    """
+    if name in MITS or name.startswith(TIMM):
+        from rsepm_edu.models.timm_backbones import check_timm_name  # which imports this module
+
+        check_timm_name(name)
+    elif name not in BACKBONES:
+        known = f"{', '.join(BACKBONES)}, with timm installed {MITS[0]} to {MITS[-1]} or {TIMM}NAME"
+        raise UserError(f"backbone: expected one of {known}, got {name!r}")
+
+
 def build_backbone(name: str, *, output_stride: int = 16, weights: str | os.PathLike[str] = "none") -> Backbone:
     """Make a backbone.
 
     Args:
-        name: one of ``BACKBONES``.
+        name: one of ``BACKBONES``; or, with timm, one of ``MITS`` or "timm:" and the name of one of its networks, such
+            as "timm:resnest50d" (see ``build_timm_backbone``).
         output_stride: 8 or 16, of the last stage; strides beyond become dilation (Chen et al. 2017). The small
-            network for Creatures always has 8.
-        weights: "none" (random), "imagenet" (torchvision's newest, downloaded), or the path of a state dict of
-            torchvision's network of that name.
+            network for Creatures always has 8, some of timm's always 32: ``strides`` of the backbone tells.
+        weights: "none" (random), "imagenet" (the newest of torchvision or timm's own, downloaded), or the path of a
+            state dict of torchvision's or timm's network of that name.
 
     Raises:
         UserError: unknown name, stride or weights.
     """
-    if name not in BACKBONES:
-        raise UserError(f"backbone: expected one of {', '.join(BACKBONES)}, got {name!r}")
+    check_backbone(name)
+    if name in MITS or name.startswith(TIMM):
+        from rsepm_edu.models.timm_backbones import build_timm_backbone
+
+        return build_timm_backbone(name, output_stride=output_stride, weights=weights)
     if name == "creatures":
         if str(weights) != "none":
             raise UserError(f"weights: the creatures backbone takes only 'none', got {weights!r}")
@@ -172,11 +196,30 @@ def load_weights(network: nn.Module, path: Path) -> None:
         state = torch.load(path, map_location="cpu", weights_only=True)
         network.load_state_dict(state)
     except Exception as error:  # torch raises many kinds: pickle, zip, runtime, attribute errors
-        reason = str(error).strip().splitlines()
-        raise UserError(
-            f"{path}: expected weights of {type(network).__name__}, "
-            f"got: {' '.join(line.strip() for line in reason[:3])[:300]}"
-        ) from error
+        raise UserError(f"{path}: expected weights of {type(network).__name__}, got: {one_line(error)}") from error
+
+
+def one_line(error: Exception) -> str:
+    """The beginning of what an error says, without its line breaks."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return " ".join(line.strip() for line in lines[:3])[:300]
+
+
+def copy_weights(source: Backbone, target: Backbone, name: str) -> None:
+    """Give a backbone the weights of another.
+
+    Args:
+        source: left as it is.
+        target: takes them.
+        name: of the target, for the error.
+
+    Raises:
+        UserError: the two are not of one kind.
+    """
+    try:
+        target.load_state_dict(source.state_dict())
+    except RuntimeError as error:  # names or shapes
+        raise UserError(f"backbone: expected one of {name}, got other weights: {str(error).splitlines()[0]}") from error
 
 
 @torch.no_grad()

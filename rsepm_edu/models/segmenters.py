@@ -1,8 +1,8 @@
 """Networks of the last stage: DeepLabv2 and DeepLabv3+, trained on pseudo masks alone.
 
-Nothing in the new layers depends on the statistics of a batch (DeepLabv2 has no norm there, DeepLabv3+ group norm), as
-in Puzzle-CAM's last stage: with few pictures a step, batch statistics of pseudo masks' features are one way to a loss
-that is not a number.
+Nothing depends on the statistics of a batch, as in Puzzle-CAM's last stage: the backbone's batch norm is fixed, the
+new layers have group norm (DeepLabv3+) or none (DeepLabv2). With few pictures a step, batch statistics are one way to a
+loss that is not a number.
 """
 
 import os
@@ -42,7 +42,7 @@ class DeepLabV2Head(nn.Module):
 
 
 class Segmenter(nn.Module):
-    """A backbone and a segmentation head.
+    """A backbone and a segmentation head; in training mode too, the backbone's batch norm keeps its statistics.
 
     Args:
         backbone: see ``build_backbone``.
@@ -60,6 +60,12 @@ class Segmenter(nn.Module):
     def stride(self) -> int:
         """Pixels per position of the last stage."""
         return self.backbone.strides[-1]
+
+    def train(self, mode: bool = True) -> "Segmenter":
+        """Put the head in training mode; the backbone stays in evaluation mode (its weights learn all the same)."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """B×3×H×W normalised images to seg_logits B×(K+1)×h×w, at the head's stride."""

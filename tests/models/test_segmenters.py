@@ -43,6 +43,15 @@ def test_new_layers_have_no_batch_statistics() -> None:
         assert not [module for module in modules if isinstance(module, nn.BatchNorm2d)]
 
 
+def test_in_training_the_backbones_batch_norm_stays_and_its_weights_learn() -> None:
+    network = build_segmenter("deeplabv3+", "creatures", CLASSES, channels=16, rates=(1, 2)).train()
+    assert network.head.training and not any(module.training for module in network.backbone.modules())
+    before = {name: value.clone() for name, value in network.backbone.named_buffers()}
+    network(torch.randn(2, 3, 32, 32)).sum().backward()
+    assert all(torch.equal(before[name], value) for name, value in network.backbone.named_buffers())
+    assert all(parameter.grad is not None for parameter in network.backbone.parameters())
+
+
 @pytest.mark.parametrize("channels", [32, 10])
 def test_group_norm_gives_a_picture_the_same_logits_alone_and_in_a_batch(channels: int) -> None:
     torch.manual_seed(0)
