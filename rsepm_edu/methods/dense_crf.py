@@ -18,6 +18,9 @@ from rsepm_edu.labels import VOID
 from rsepm_edu.methods.permutohedral import permutohedral_lattice
 from rsepm_edu.methods.shapes import expect_maps
 
+FEW = 8
+"""Where fewer numbers lie side by side, torch's soft-max and products that repeat a number are several times slower."""
+
 Kernel = Callable[[Tensor], Tensor]
 """From values v at the pixels, B×H×W×C, to Σ_j k(f_i, f_j) v_j of the same shape; a constant factor does not matter."""
 
@@ -179,12 +182,14 @@ def mean_field(probabilities: Tensor, kernels: Sequence[tuple[float, Kernel]], *
     with torch.autocast(probabilities.device.type, enabled=False):
         ones = logits.new_ones(*logits.shape[:3], 1)
         norms = [kernel(ones).rsqrt() for _, kernel in kernels]
-        beliefs = logits.softmax(-1)
+        if logits.shape[-1] < FEW:
+            norms = [norm.expand_as(logits).contiguous() for norm in norms]
+        beliefs = _softmax(logits)
         for _ in range(iterations):
             total = logits.clone()
             for (weight, kernel), norm in zip(kernels, norms, strict=True):
                 total.addcmul_(kernel(beliefs * norm), norm, value=weight)
-            beliefs = total.softmax(-1)
+            beliefs = _softmax(total)
     return beliefs.permute(0, 3, 1, 2).to(probabilities.dtype, memory_format=torch.contiguous_format)
 
 
@@ -247,6 +252,14 @@ def smooth_kernel(sigma: float) -> Kernel:
         return maps.permute(0, 2, 3, 1)
 
     return smooth
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    """The soft-max over the last dimension."""
+    if logits.shape[-1] >= FEW:
+        return logits.softmax(-1)
+    powers = (logits - logits.amax(-1, keepdim=True)).exp_()
+    return powers.div_(powers.sum(-1, keepdim=True))
 
 
 def _expect_photographs(image: Tensor, size: tuple[int, ...]) -> None:

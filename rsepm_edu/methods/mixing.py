@@ -1,6 +1,6 @@
 """Mixing two pictures into one that the network has not seen: what all mixing methods share.
 
-CutMix, Saliency Grafting, CDA, ClassMix and EdgePredictMix, each in a file of its own, go by one interface,
+CutMix, Saliency Grafting, CDA, ClassMix and EdgePredictMix, each in a file of its own, go by one interface::
 
     mix(images, tags, maps, *, generator) -> Mixed(images, tags, pseudo_masks)
 

@@ -104,9 +104,11 @@ def normalized(kernel, values):
 # against the formula
 
 
-@pytest.mark.parametrize("iterations", [0, 1, 4])
-def test_all_pairs_equal_the_naive_loops(iterations):
-    image, probabilities = random_image(), random_probabilities()
+@pytest.mark.parametrize(
+    ("iterations", "classes"), [(0, 3), (1, 3), (4, 3), (1, 9)]
+)  # few and many are apart in the code
+def test_all_pairs_equal_the_naive_loops(iterations, classes):
+    image, probabilities = random_image(), random_probabilities(classes=classes)
     wanted = naive_crf(image, probabilities, iterations=iterations)
     assert_near(mean_field(probabilities, exact_kernels(image), iterations=iterations), wanted)
 
@@ -238,6 +240,13 @@ def test_the_order_of_the_classes_does_not_matter():
     image, probabilities = random_image(), random_probabilities(classes=4)
     order = [2, 0, 3, 1]
     assert_near(dense_crf(image, probabilities[:, order]), dense_crf(image, probabilities)[:, order], 1e-9)
+
+
+@pytest.mark.parametrize("classes", [3, 9])
+def test_a_great_weight_does_not_overflow(classes):
+    refined = dense_crf(random_image().float(), random_probabilities(classes=classes).float(), appearance_weight=1e4)
+    assert refined.isfinite().all()
+    assert_near(refined.sum(1), torch.ones(2, 8, 8), 1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
