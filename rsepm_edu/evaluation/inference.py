@@ -24,6 +24,7 @@ from rsepm_edu.data.transforms import normalise
 from rsepm_edu.methods.cam import normalize_cam
 from rsepm_edu.methods.shapes import expect_maps, expect_tags
 from rsepm_edu.models.network import SingleStageNetwork
+from rsepm_edu.models.segmenters import Segmenter
 
 SCALES: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
 
@@ -34,8 +35,8 @@ TAG_THRESHOLD = 0.34
 class Maps(NamedTuple):
     """What a batch of B pictures HxW looks like to a network.
 
-    cam: BxKxHxW in [0, 1], normalised by its maximum a class; 0 for absent classes if tags were
-        given. Without tags every class reaches nearly 1, present or not.
+    cam: BxKxHxW in [0, 1], normalised by its maximum a class; 0 for absent classes if tags were given. Without tags
+    every class reaches nearly 1, present or not.
     probabilities: Bx(K+1)xHxW, the decoder's, summing to 1 over labels; None if it was left out.
     tag_probabilities: BxK in [0, 1].
     """
@@ -91,16 +92,7 @@ def multi_scale_maps(
         ValueError: pictures that are not Bx3xHxW, tags that are not BxK, or scales that are empty
             or not positive.
     """
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(f"images: expected Bx3xHxW, got {tuple(images.shape)}")
-    if not (images.dtype == torch.uint8 or images.is_floating_point()):
-        raise TypeError(f"images: expected uint8 or normalised floats, got {images.dtype}")
-    if not scales or min(scales) <= 0:
-        raise ValueError(f"scales: expected positive numbers, got {tuple(scales)}")
-    pictures = images.as_subclass(Tensor)
-    if pictures.dtype == torch.uint8:
-        pictures = normalise(pictures)
-
+    pictures = _checked_pictures(images, scales)
     with evaluation_mode(network), torch.inference_mode():
         cam, probabilities, tag_probabilities = _summed_maps(
             network, pictures, scales=scales, mirror=mirror, decode=decode
@@ -112,6 +104,46 @@ def multi_scale_maps(
         None if probabilities is None else probabilities / views,
         tag_probabilities / views,
     )
+
+
+def segmenter_probabilities(
+    network: Segmenter, images: Tensor, *, scales: Sequence[float] = SCALES, mirror: bool = True
+) -> Tensor:
+    """What a segmenter of the last stage says of a batch: mean of softmax(seg_logits) over scales and mirror images.
+
+    Args:
+        network: runs in eval mode without gradients and has its modes back afterwards.
+        images, scales, mirror: see `multi_scale_maps`.
+
+    Returns:
+        Bx(K+1)xHxW, summing to 1 over labels, in float32 (float64 for float64 pictures).
+
+    Raises:
+        TypeError, ValueError: see `multi_scale_maps`.
+    """
+    pictures = _checked_pictures(images, scales)
+    size = pictures.shape[2], pictures.shape[3]
+    total = None
+    with evaluation_mode(network), torch.inference_mode():
+        for scale in scales:
+            view = _rescale(pictures, scale, network.stride)
+            logits = network(torch.cat([view, view.flip(-1)]) if mirror else view)
+            logits = _resize(logits.to(torch.promote_types(pictures.dtype, torch.float32)), size)
+            total = _add(total, _fold(logits.softmax(dim=1), mirror))
+    assert total is not None  # there is at least one scale
+    return total / (len(scales) * (2 if mirror else 1))  # outside inference mode: an ordinary tensor
+
+
+def _checked_pictures(images: Tensor, scales: Sequence[float]) -> Tensor:
+    """Pictures as a network takes them, after the checks that `multi_scale_maps` promises."""
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"images: expected Bx3xHxW, got {tuple(images.shape)}")
+    if not (images.dtype == torch.uint8 or images.is_floating_point()):
+        raise TypeError(f"images: expected uint8 or normalised floats, got {images.dtype}")
+    if not scales or min(scales) <= 0:
+        raise ValueError(f"scales: expected positive numbers, got {tuple(scales)}")
+    pictures = images.as_subclass(Tensor)
+    return normalise(pictures) if pictures.dtype == torch.uint8 else pictures
 
 
 def _summed_maps(
@@ -207,3 +239,28 @@ def predict_labels(maps: Maps, tags: Tensor | None = None, *, tag_threshold: flo
     if tags is None:
         tags = maps.tag_probabilities >= tag_threshold
     return restrict_to_tags(maps.probabilities, tags).argmax(dim=1)
+
+
+def segment(
+    network: SingleStageNetwork | Segmenter,
+    images: Tensor,
+    *,
+    scales: Sequence[float] = SCALES,
+    mirror: bool = True,
+) -> Tensor:
+    """The final segmentation of a batch, nothing but the pictures given.
+
+    The classes come from a single-stage network's classifier (see `predict_labels`), or from a segmenter's arg-max.
+
+    Args:
+        network, images, scales, mirror: see `multi_scale_maps` and `segmenter_probabilities`.
+
+    Returns:
+        int64 BxHxW, 0 background, 1 ... K.
+
+    Raises:
+        TypeError, ValueError: see `multi_scale_maps`.
+    """
+    if isinstance(network, Segmenter):
+        return segmenter_probabilities(network, images, scales=scales, mirror=mirror).argmax(dim=1)
+    return predict_labels(multi_scale_maps(network, images, scales=scales, mirror=mirror))

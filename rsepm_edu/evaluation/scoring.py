@@ -15,17 +15,20 @@ from rsepm_edu.evaluation.inference import (
     multi_scale_maps,
     predict_labels,
     restrict_to_tags,
+    segment,
 )
-from rsepm_edu.evaluation.metrics import Scores, confusion_matrix, scores
+from rsepm_edu.evaluation.metrics import confusion_matrix, scores
 from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.evaluation.thresholds import ThresholdSweep
 from rsepm_edu.methods.cam import normalize_cam
 from rsepm_edu.methods.pamr import pamr
 from rsepm_edu.methods.scg import scg
 from rsepm_edu.models.network import SingleStageNetwork
+from rsepm_edu.models.segmenters import Segmenter
 
 SEEDS = ("cam", "cam+pamr", "cam+scg", "cam+scg+pamr")
 DECODER_SEEDS = ("decoder", "decoder+pamr")
+ARGMAX = "decoder (arg-max)"
 
 
 def seed_maps(
@@ -100,11 +103,19 @@ class SeedScores:
             counts = confusion_matrix(labels, mask, len(self.classes) + 1).cpu()
             self.labels = counts if self.labels is None else self.labels + counts
 
-    def rows(self, *, seed: int, classes: Sequence[str] | None = None, prefix: str = "") -> list[Row]:
-        """Table rows: each map at its oracle threshold, and the decoder's arg-max, which needs no threshold.
+    def rows(
+        self,
+        *,
+        seed: int,
+        chosen: Mapping[str, Mapping[str, float]] | None = None,
+        classes: Sequence[str] | None = None,
+        prefix: str = "",
+    ) -> list[Row]:
+        """Table rows: each map at its oracle threshold and at those chosen without masks; the decoder's arg-max.
 
         Args:
             seed: of the run.
+            chosen: by way to choose and by map, thresholds found without masks (``choosing.thresholds_of``).
             classes: foreground classes the means are over; None: all.
             prefix: put before each name.
         """
@@ -112,9 +123,15 @@ class SeedScores:
         for name, sweep in self.sweeps.items():
             threshold, result = sweep.best(self.classes, classes=classes)
             rows.append(Row.from_scores(prefix + name, result, threshold=threshold, oracle=True, seed=seed))
+            for way, thresholds in (chosen or {}).items():
+                result = sweep.at(thresholds[name], self.classes, classes=classes)
+                row = Row.from_scores(
+                    prefix + name, result, threshold=thresholds[name], oracle=False, seed=seed, choice=way
+                )
+                rows.append(row)
         if self.labels is not None:
             result = scores(self.labels, self.classes, classes=classes)
-            name = f"{prefix}decoder (arg-max)"
+            name = prefix + ARGMAX
             rows.append(Row.from_scores(name, result, threshold=None, oracle=False, seed=seed))
         return rows
 
@@ -158,23 +175,25 @@ def score_seeds(
     return result
 
 
-def score_segmentation(
-    network: SingleStageNetwork,
+def segmentation_confusion(
+    network: SingleStageNetwork | Segmenter,
     dataset: VocDataset,
     *,
     scales: Sequence[float] = SCALES,
     mirror: bool = True,
-    classes: Sequence[str] | None = None,
     progress: bool = True,
-) -> Scores:
-    """Score the final segmentation on a split opened with ``masks=True``: no tags, classes from the classifier."""
+) -> Tensor:
+    """The final segmentation on a split opened with ``masks=True``, no tags given (see ``segment``).
+
+    Returns:
+        The confusion matrix, (K+1)×(K+1) int64 on the CPU.
+    """
     device = next(network.parameters()).device
     labels = len(dataset.classes) + 1
     total = torch.zeros(labels, labels, dtype=torch.int64)
     for sample in tqdm(dataset, desc="scoring", disable=not progress, leave=False):
         image = sample["image"].as_subclass(Tensor)[None].to(device)
-        maps = multi_scale_maps(network, image, scales=scales, mirror=mirror)
-        prediction = predict_labels(maps)
+        prediction = segment(network, image, scales=scales, mirror=mirror)
         mask = sample["mask"].as_subclass(Tensor)[None].to(device)
         total += confusion_matrix(prediction, mask, labels).cpu()
-    return scores(total, dataset.classes, classes=classes)
+    return total

@@ -18,6 +18,12 @@ from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.metrics import Scores
 from rsepm_edu.files import atomic_path, atomic_write_text
 
+ORACLE = "oracle"
+"""Choice of a row whose threshold or checkpoint masks have chosen."""
+
+NONE = "none"
+"""Choice of a row in which there was nothing to choose."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -31,6 +37,11 @@ class Row:
         threshold: background score θ, None where there is none (arg-max of a decoder).
         oracle: whether masks were used to choose the threshold or the checkpoint.
         seed: the random seed of the run.
+        choice: how the threshold was chosen: "oracle" where masks were used, else the name of a way without masks (see
+            `choosing.CRITERIA`), or "none" where there was nothing to choose. Left out, `oracle` decides.
+
+    Raises:
+        ValueError: a choice that says another thing about masks than `oracle`.
     """
 
     method: str
@@ -40,11 +51,22 @@ class Row:
     threshold: float | None
     oracle: bool
     seed: int
+    choice: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.choice:
+            object.__setattr__(self, "choice", ORACLE if self.oracle else NONE)
+        if self.oracle != (self.choice == ORACLE):
+            raise ValueError(
+                f"choice: expected {ORACLE!r} if and only if oracle, got {self.choice!r} and {self.oracle}"
+            )
 
     @classmethod
-    def from_scores(cls, method: str, scores: Scores, *, threshold: float | None, oracle: bool, seed: int) -> "Row":
+    def from_scores(
+        cls, method: str, scores: Scores, *, threshold: float | None, oracle: bool, seed: int, choice: str = ""
+    ) -> "Row":
         """A row from `Scores`, whose mIoU is a fraction and becomes percent here."""
-        return cls(method, 100 * scores.miou, scores.fp, scores.fn, threshold, oracle, seed)
+        return cls(method, 100 * scores.miou, scores.fp, scores.fn, threshold, oracle, seed, choice)
 
 
 class Spread(NamedTuple):
@@ -60,7 +82,7 @@ class Summary:
     """A method over its seeds; `miou` in percent, `fp` and `fn` as fractions."""
 
     method: str
-    oracle: bool
+    choice: str
     seeds: int
     miou: Spread
     fp: Spread
@@ -70,61 +92,67 @@ class Summary:
 def summary(rows: Sequence[Row]) -> list[Summary]:
     """Mean and range over seeds of each method, in the order in which methods first appear.
 
-    Rows with an oracle threshold and rows without are never averaged together.
+    Rows whose thresholds were chosen in different ways are never averaged together.
 
     Raises:
         ValueError: a method has two rows of one seed.
     """
-    groups: dict[tuple[str, bool], list[Row]] = {}
+    groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        group = groups.setdefault((row.method, row.oracle), [])
+        group = groups.setdefault((row.method, row.choice), [])
         if any(row.seed == other.seed for other in group):
             raise ValueError(f"rows: expected one row a seed, got seed {row.seed} twice for {row}")
         group.append(row)
     return [
         Summary(
             method,
-            oracle,
+            choice,
             len(group),
             _spread([row.miou for row in group]),
             _spread([row.fp for row in group]),
             _spread([row.fn for row in group]),
         )
-        for (method, oracle), group in groups.items()
+        for (method, choice), group in groups.items()
     ]
 
 
 def text(rows: Sequence[Row]) -> str:
     """The rows as aligned columns for a terminal."""
-    table = [_ROW_HEAD, *(_row_cells(row) for row in rows)]
-    widths = [max(len(cells[column]) for cells in table) for column in range(len(_ROW_HEAD))]
-    lines = [
-        "  ".join(
-            # words to the left, numbers to the right
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ).rstrip()
-        for cells in table
-    ]
-    lines.insert(1, "-" * max(len(line) for line in lines))
-    return "\n".join(lines) + "\n"
+    return text_table(_ROW_HEAD, [_row_cells(row) for row in rows])
 
 
 def markdown(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table, then each method's mean (lowest – highest) over seeds."""
     return "\n".join(
         [
-            *_markdown_table(_ROW_HEAD, [_row_cells(row) for row in rows]),
+            *markdown_table(_ROW_HEAD, [_row_cells(row) for row in rows]),
             "",
             "Mean over seeds (lowest – highest):",
             "",
-            *_markdown_table(_SUMMARY_HEAD, [_summary_cells(line) for line in summary(rows)]),
+            *markdown_table(_SUMMARY_HEAD, [_summary_cells(line) for line in summary(rows)]),
             "",
             "mIoU in %; FP and FN as fractions of the union, means over foreground classes. "
-            "Oracle: masks were used to choose the threshold or the checkpoint.",
+            "Choice, how θ was found: oracle, by masks (θ or the checkpoint); none, there was nothing to choose; any "
+            "other, without masks, in the way of that name.",
             "",
         ]
     )
+
+
+def overview(rows: Sequence[Row], *, way: str = "colour") -> str:
+    """A Markdown table with a line a method: at the oracle's threshold, and beside it without masks.
+
+    Without masks: at the threshold chosen in that way, or where there is nothing to choose. A mean over several seeds
+    is followed by (lowest – highest).
+    """
+    found = {(line.method, line.choice): line for line in summary(rows)}
+    body = []
+    for method in dict.fromkeys(row.method for row in rows):
+        oracle = found.get((method, ORACLE))
+        without = found.get((method, way)) or found.get((method, NONE))
+        body.append((method, *_overview_cells(oracle), *_overview_cells(without)))
+    head = ("method", "mIoU, oracle θ", "FP", "FN", "mIoU, no masks", "FP", "FN")
+    return "".join(f"{line}\n" for line in markdown_table(head, body))
 
 
 def to_json(rows: Sequence[Row]) -> str:
@@ -148,17 +176,21 @@ def read_rows(path: str | os.PathLike[str]) -> list[Row]:
     Raises:
         UserError: the file is missing or is no list of rows.
     """
-    expected = {field.name for field in fields(Row)}
+    known = {field.name for field in fields(Row)}
+    required = known - {"choice"}  # tables written before there was one say it by `oracle`
     try:
         objects = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: expected a JSON table of results, got {error}") from error
     rows = []
     for entry in objects if isinstance(objects, list) else [objects]:
-        if not isinstance(entry, dict) or set(entry) != expected:
-            raise UserError(f"{path}: expected rows with {sorted(expected)}, got {entry!r:.200}")
+        if not isinstance(entry, dict) or not required <= set(entry) <= known:
+            raise UserError(f"{path}: expected rows with {sorted(known)}, got {entry!r:.200}")
         numbers = {name: math.nan if entry[name] is None else entry[name] for name in ("miou", "fp", "fn")}
-        rows.append(Row(**{**entry, **numbers}))
+        try:
+            rows.append(Row(**{**entry, **numbers}))
+        except ValueError as error:
+            raise UserError(f"{path}: {error}") from error
     return rows
 
 
@@ -178,7 +210,7 @@ def write_results(
 
     Raises:
         UserError: the log is missing.
-        ValueError: no rows, or two rows of one method and seed.
+        ValueError: no rows, or two rows of one method, choice and seed.
         TypeError: a config that JSON cannot hold.
     """
     if not rows:
@@ -214,8 +246,8 @@ def versions() -> dict[str, str | int | None]:
     }
 
 
-_ROW_HEAD = ("method", "mIoU", "FP", "FN", "threshold", "oracle", "seed")
-_SUMMARY_HEAD = ("method", "oracle", "seeds", "mIoU", "FP", "FN")
+_ROW_HEAD = ("method", "mIoU", "FP", "FN", "threshold", "choice", "seed")
+_SUMMARY_HEAD = ("method", "choice", "seeds", "mIoU", "FP", "FN")
 
 
 def _rounded(row: Row) -> Row:
@@ -229,7 +261,7 @@ def _row_cells(row: Row) -> tuple[str, ...]:
         _fraction(row.fp),
         _fraction(row.fn),
         "–" if row.threshold is None else f"{row.threshold:.2f}",
-        "yes" if row.oracle else "no",
+        row.choice,
         str(row.seed),
     )
 
@@ -237,7 +269,7 @@ def _row_cells(row: Row) -> tuple[str, ...]:
 def _summary_cells(line: Summary) -> tuple[str, ...]:
     return (
         line.method,
-        "yes" if line.oracle else "no",
+        line.choice,
         str(line.seeds),
         *(
             f"{show(spread.mean)} ({show(spread.low)} – {show(spread.high)})"
@@ -250,7 +282,37 @@ def _summary_cells(line: Summary) -> tuple[str, ...]:
     )
 
 
-def _markdown_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+def _overview_cells(line: Summary | None) -> tuple[str, str, str]:
+    if line is None:
+        return "–", "–", "–"
+    miou, fp, fn = (
+        show(spread.mean) + (f" ({show(spread.low)} – {show(spread.high)})" if line.seeds > 1 else "")
+        for spread, show in (
+            (line.miou, "{:.1f}".format),
+            (line.fp, _fraction),
+            (line.fn, _fraction),
+        )
+    )
+    return miou, fp, fn
+
+
+def text_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A table as aligned columns: words, in the first, to the left, numbers to the right."""
+    table = [head, *body]
+    widths = [max(len(cells[column]) for cells in table) for column in range(len(head))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ).rstrip()
+        for cells in table
+    ]
+    lines.insert(1, "-" * max(len(line) for line in lines))
+    return "\n".join(lines) + "\n"
+
+
+def markdown_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table in Markdown, its columns aligned likewise."""
     escaped = [[cell.replace("|", r"\|") for cell in cells] for cells in (head, *body)]
     escaped.insert(1, ["---"] + ["---:"] * (len(head) - 1))
     return [f"| {' | '.join(cells)} |" for cells in escaped]

@@ -27,7 +27,7 @@ _TOLERANCE = 1e-3
 
 
 class ThresholdSweep:
-    """The confusion matrices of a set of seeds at every threshold.
+    """The confusion matrices of a set of seeds at every threshold::
 
         sweep = ThresholdSweep(num_classes=20)
         for seed, mask in ...:
@@ -46,7 +46,7 @@ class ThresholdSweep:
     def __init__(self, num_classes: int, thresholds: Sequence[float] = THRESHOLDS) -> None:
         check_num_labels(num_classes + 1)
         self.num_classes = num_classes
-        self.thresholds = _checked_thresholds(thresholds)
+        self.thresholds = checked_thresholds(thresholds)
         self._counts = torch.zeros(num_classes + 1, num_classes, len(self.thresholds) + 1, dtype=torch.int64)
 
     def update(self, seed: Tensor, target: Tensor) -> None:
@@ -100,7 +100,7 @@ def sweep(seed: Tensor, target: Tensor, thresholds: Sequence[float] = THRESHOLDS
     Returns:
         int64 Tx(K+1)x(K+1), rows truth, columns prediction.
     """
-    return _confusions(_joint_counts(seed, target, _checked_thresholds(thresholds)))
+    return _confusions(_joint_counts(seed, target, checked_thresholds(thresholds)))
 
 
 def labels_at(seed: Tensor, threshold: float) -> Tensor:
@@ -117,19 +117,36 @@ def labels_at(seed: Tensor, threshold: float) -> Tensor:
     return torch.where(best > limit, winner + 1, 0)
 
 
+def levels(seed: Tensor, thresholds: Sequence[float] = THRESHOLDS) -> Tensor:
+    """The masks of a seed at every threshold in one map: how many thresholds lie below s*.
+
+    A pixel of level n is foreground at the n lowest thresholds, background at all others.
+
+    Args:
+        seed: BxKxHxW, scores in [0, 1].
+
+    Returns:
+        int64 BxHxW, 0 ... T.
+    """
+    best, _ = _best(seed)
+    return _passed(best, checked_thresholds(thresholds))
+
+
+def _passed(best: Tensor, thresholds: tuple[float, ...]) -> Tensor:
+    # Both sides of every comparison in the seed's own type, as `seed > θ` would have them: a score
+    # that equals a threshold must not pass it. `right=False` counts the thresholds strictly below.
+    return torch.bucketize(best, torch.tensor(thresholds, dtype=best.dtype, device=best.device), right=False)
+
+
 def _joint_counts(seed: Tensor, target: Tensor, thresholds: tuple[float, ...]) -> Tensor:
     """Pixels by truth, best class and number of thresholds below its score: LxKx(T+1)."""
     best, winner = _best(seed)
     if target.shape != best.shape:
         raise ValueError(f"expected target {tuple(best.shape)} for seed {tuple(seed.shape)}, got {tuple(target.shape)}")
     num_classes, num_bins = seed.shape[1], len(thresholds) + 1
-    # Both sides of every comparison in the seed's own type, as `seed > θ` would have them: a score
-    # that equals a threshold must not pass it. `right=False` counts the thresholds strictly below.
-    limits = torch.tensor(thresholds, dtype=seed.dtype, device=seed.device)
-    passed = torch.bucketize(best, limits, right=False)
     counts = count_by_truth(
         target,
-        winner * num_bins + passed,
+        winner * num_bins + _passed(best, thresholds),
         num_labels=num_classes + 1,
         num_codes=num_classes * num_bins,
     )
@@ -162,7 +179,8 @@ def _best(seed: Tensor) -> tuple[Tensor, Tensor]:
     return best.squeeze(1), winner
 
 
-def _checked_thresholds(thresholds: Sequence[float]) -> tuple[float, ...]:
+def checked_thresholds(thresholds: Sequence[float]) -> tuple[float, ...]:
+    """The thresholds as a tuple; ValueError unless there are some, increasing, in [0, 1)."""
     values = tuple(float(threshold) for threshold in thresholds)
     increasing = all(low < high for low, high in zip(values, values[1:], strict=False))
     if not values or not increasing or not (values[0] >= 0 and values[-1] < 1):

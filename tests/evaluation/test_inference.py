@@ -15,6 +15,7 @@ from rsepm_edu.evaluation.inference import (
     multi_scale_maps,
     predict_labels,
     restrict_to_tags,
+    segmenter_probabilities,
 )
 from rsepm_edu.models.network import Outputs, build_network
 
@@ -315,3 +316,27 @@ def test_given_tags_decide_before_the_classifier():
 def test_labels_need_the_decoder():
     with pytest.raises(ValueError, match="expected decoder probabilities, got none"):
         predict_labels(some_maps()._replace(probabilities=None))
+
+
+# a segmenter of the last stage
+
+
+class PoolingSegmenter(PoolingNetwork):
+    """The decoder of PoolingNetwork as a network of its own."""
+
+    def forward(self, images):
+        return super().forward(images).seg_logits
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+def test_a_segmenters_probabilities_are_those_of_a_decoder_that_says_the_same(mirror):
+    network = PoolingSegmenter().train()
+    images = pictures()
+    scales = (0.5, 1.0, 1.5)
+    found = segmenter_probabilities(network, images, scales=scales, mirror=mirror)
+    wanted = multi_scale_maps(PoolingNetwork(), images, scales=scales, mirror=mirror).probabilities
+    torch.testing.assert_close(found, wanted)
+    assert found.shape == (2, K + 1, 37, 53) and not found.is_inference()
+    assert network.training and not any(call.training for call in network.calls)
+    with pytest.raises(ValueError, match="scales: expected positive numbers"):
+        segmenter_probabilities(network, images, scales=())

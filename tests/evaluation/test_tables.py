@@ -2,6 +2,7 @@ import json
 import math
 import platform
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from rsepm_edu.evaluation.tables import (
     Row,
     Spread,
     markdown,
+    overview,
     read_rows,
     summary,
     text,
@@ -19,6 +21,8 @@ from rsepm_edu.evaluation.tables import (
     versions,
     write_results,
 )
+
+RESULTS = Path(__file__).parents[2] / "results"
 
 ROWS = [
     Row("CAM", 40.1234, 0.41011, 0.2, 0.25, True, 0),
@@ -37,19 +41,29 @@ def test_a_row_turns_the_fraction_into_percent_once():
 
 def test_summary_is_mean_and_range_over_seeds():
     cam, decoder = summary(ROWS)
-    assert (cam.method, cam.oracle, cam.seeds) == ("CAM", True, 2)
+    assert (cam.method, cam.choice, cam.seeds) == ("CAM", "oracle", 2)
     assert cam.miou == pytest.approx((41.0617, 40.1234, 42.0))
     assert cam.fn == pytest.approx((0.25, 0.2, 0.3))
-    assert (decoder.method, decoder.oracle, decoder.seeds) == ("RS (decoder)", False, 1)
+    assert (decoder.method, decoder.choice, decoder.seeds) == ("RS (decoder)", "none", 1)
     assert decoder.miou == Spread(52.5, 52.5, 52.5)
 
 
-def test_oracle_and_other_rows_are_never_averaged_together():
-    fixed = replace(ROWS[0], miou=30.0, oracle=False)
-    assert [(s.oracle, s.miou.mean) for s in summary([ROWS[0], fixed])] == [
-        (True, 40.1234),
-        (False, 30.0),
+def test_rows_of_different_choices_are_never_averaged_together():
+    chosen = [
+        replace(ROWS[0], miou=miou, oracle=False, choice=choice) for choice, miou in (("colour", 30), ("otsu", 20))
     ]
+    assert [(s.choice, s.seeds, s.miou.mean) for s in summary([ROWS[0], *chosen])] == [
+        ("oracle", 1, 40.1234),
+        ("colour", 1, 30),
+        ("otsu", 1, 20),
+    ]
+
+
+def test_a_choice_and_the_word_oracle_never_contradict_one_another():
+    assert [row.choice for row in ROWS] == ["oracle", "oracle", "none"]
+    for oracle, choice in ((True, "colour"), (True, "none"), (False, "oracle")):
+        with pytest.raises(ValueError, match=f"choice: expected 'oracle' if and only if oracle, got '{choice}'"):
+            replace(ROWS[0], oracle=oracle, choice=choice)
 
 
 def test_a_seed_counts_once():
@@ -59,24 +73,24 @@ def test_a_seed_counts_once():
 
 def test_text_table():
     assert text(ROWS).splitlines() == [
-        "method         mIoU     FP     FN  threshold  oracle  seed",
+        "method         mIoU     FP     FN  threshold  choice  seed",
         "-" * 58,
-        "CAM           40.12  0.410  0.200       0.25     yes     0",
-        "CAM           42.00  0.390  0.300       0.30     yes     1",
-        "RS (decoder)  52.50  0.250  0.200          –      no     0",
+        "CAM           40.12  0.410  0.200       0.25  oracle     0",
+        "CAM           42.00  0.390  0.300       0.30  oracle     1",
+        "RS (decoder)  52.50  0.250  0.200          –    none     0",
     ]
 
 
 def test_markdown_table():
     lines = markdown(ROWS).splitlines()
     assert lines[:5] == [
-        "| method | mIoU | FP | FN | threshold | oracle | seed |",
+        "| method | mIoU | FP | FN | threshold | choice | seed |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-        "| CAM | 40.12 | 0.410 | 0.200 | 0.25 | yes | 0 |",
-        "| CAM | 42.00 | 0.390 | 0.300 | 0.30 | yes | 1 |",
-        "| RS (decoder) | 52.50 | 0.250 | 0.200 | – | no | 0 |",
+        "| CAM | 40.12 | 0.410 | 0.200 | 0.25 | oracle | 0 |",
+        "| CAM | 42.00 | 0.390 | 0.300 | 0.30 | oracle | 1 |",
+        "| RS (decoder) | 52.50 | 0.250 | 0.200 | – | none | 0 |",
     ]
-    assert "| CAM | yes | 2 | 41.06 (40.12 – 42.00) | 0.400 (0.390 – 0.410) | 0.250 (0.200 – 0.300) |" in lines
+    assert "| CAM | oracle | 2 | 41.06 (40.12 – 42.00) | 0.400 (0.390 – 0.410) | 0.250 (0.200 – 0.300) |" in lines
 
 
 def test_a_bar_in_a_name_does_not_break_the_markdown():
@@ -92,6 +106,7 @@ def test_json_has_exactly_the_fields_rounded():
         "threshold": 0.25,
         "oracle": True,
         "seed": 0,
+        "choice": "oracle",
     }
     assert json.loads(to_json(ROWS))[2]["threshold"] is None
 
@@ -101,7 +116,22 @@ def test_rows_without_foreground_survive_the_way_through_json(tmp_path):
     (tmp_path / "table.json").write_text(to_json([row]))
     (back,) = read_rows(tmp_path / "table.json")
     assert math.isnan(back.fp) and math.isnan(back.fn) and back.miou == 100
-    assert "| CAM | 100.00 | – | – | 0.80 | yes | 0 |" in markdown([back])
+    assert "| CAM | 100.00 | – | – | 0.80 | oracle | 0 |" in markdown([back])
+
+
+def test_tables_written_before_there_was_a_choice_are_read(tmp_path):
+    rows = [*ROWS, replace(ROWS[0], oracle=False, choice="colour")]
+    objects = json.loads(to_json(rows))
+    for entry in objects[:3]:
+        del entry["choice"]
+    (tmp_path / "table.json").write_text(json.dumps(objects))
+    assert [row.choice for row in read_rows(tmp_path / "table.json")] == ["oracle", "oracle", "none", "colour"]
+
+
+@pytest.mark.parametrize("folder", ["creatures", "creatures_free_seed", "creatures_short_warmup", "voc_sample"])
+def test_the_tables_of_the_repository_are_read(folder):
+    rows = read_rows(RESULTS / folder / "table.json")
+    assert rows and {row.choice for row in rows if row.oracle} == {"oracle"}
 
 
 def write(folder, rows=ROWS, **changed):
@@ -174,8 +204,9 @@ def test_versions_name_no_machine():
     ("content", "message"),
     [
         ("[", "expected a JSON table of results, got"),
-        ('{"method": "CAM"}', r"expected rows with \['fn', 'fp', .*got .*CAM"),
+        ('{"method": "CAM"}', r"expected rows with \['choice', 'fn', .*got .*CAM"),
         ('[{"method": "CAM", "extra": 1}]', "expected rows with"),
+        (to_json(ROWS[:1]).replace("true", "false"), "choice: expected 'oracle' if and only if oracle"),
     ],
 )
 def test_reading_names_the_file_and_what_came(tmp_path, content, message):
@@ -187,3 +218,19 @@ def test_reading_names_the_file_and_what_came(tmp_path, content, message):
 def test_reading_a_missing_table(tmp_path):
     with pytest.raises(UserError, match="nothing.json: expected a JSON table"):
         read_rows(tmp_path / "nothing.json")
+
+
+def test_overview_sets_the_choice_without_masks_beside_the_oracle_by_hand() -> None:
+    rows = [
+        Row("CAM", 40.0, 0.4, 0.2, 0.3, True, 0),
+        Row("CAM", 42.0, 0.2, 0.4, 0.4, True, 1),
+        Row("CAM", 39.0, 0.5, 0.1, 0.2, False, 0, "colour"),
+        Row("CAM", 30.0, 0.6, 0.1, 0.2, False, 0, "otsu"),
+        Row("decoder, arg-max", 51.25, 0.1, 0.3, None, False, 0),
+    ]
+    assert overview(rows).splitlines() == [
+        "| method | mIoU, oracle θ | FP | FN | mIoU, no masks | FP | FN |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| CAM | 41.0 (40.0 – 42.0) | 0.300 (0.200 – 0.400) | 0.300 (0.200 – 0.400) | 39.0 | 0.500 | 0.100 |",
+        "| decoder, arg-max | – | – | – | 51.2 | 0.100 | 0.300 |",
+    ]

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from rsepm_edu.evaluation.metrics import confusion_matrix
-from rsepm_edu.evaluation.thresholds import THRESHOLDS, ThresholdSweep, labels_at, sweep
+from rsepm_edu.evaluation.thresholds import THRESHOLDS, ThresholdSweep, labels_at, levels, sweep
 from rsepm_edu.labels import VOID
 
 NAMES = ("cat", "dog", "owl")
@@ -63,6 +63,14 @@ def test_sweep_equals_arg_max_with_the_background_in_front(dtype):
         prediction = torch.cat([background, seed], dim=1).argmax(dim=1)
         assert torch.equal(confusions[index], confusion_matrix(prediction, target, 6))
         assert torch.equal(labels_at(seed, threshold), prediction)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_levels_hold_the_masks_of_all_thresholds(dtype):
+    seed, _ = random_case(batch=3, classes=5, size=(20, 31), seed=1, dtype=dtype)
+    passed = levels(seed)
+    for index, threshold in enumerate(THRESHOLDS):
+        assert torch.equal(passed > index, labels_at(seed, threshold) > 0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])

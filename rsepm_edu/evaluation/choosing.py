@@ -1,0 +1,141 @@
+"""Thresholds and checkpoints chosen from pictures and tags, for a network and a data set whose masks stay closed."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from rsepm_edu.data.transforms import normalise
+from rsepm_edu.data.voc import VocDataset
+from rsepm_edu.errors import UserError
+from rsepm_edu.evaluation.inference import SCALES, evaluation_mode
+from rsepm_edu.evaluation.maskfree import ClassifierSight, ColourInformation, Criterion, Otsu, Stability
+from rsepm_edu.evaluation.scoring import seed_maps
+from rsepm_edu.models.network import SingleStageNetwork
+
+CRITERIA: dict[str, type[Criterion]] = {
+    "colour": ColourInformation,
+    "stability": Stability,
+    "classifier": ClassifierSight,
+    "otsu": Otsu,
+}
+"""The ways to choose, by the name that a row of a table carries as its ``choice``."""
+
+DEFAULT_WAYS = ("colour",)
+"""Loses least on Creatures and photographs together, and at worst (results/choices)."""
+
+PICTURES = 100
+"""How many pictures a choice looks at, spread over the split: more cost time and hardly move it."""
+
+Chosen = dict[str, dict[str, Criterion]]
+"""By way, then by seed: the criterion with all its values."""
+
+
+def choose_thresholds(
+    network: SingleStageNetwork,
+    dataset: VocDataset,
+    *,
+    ways: Sequence[str] = DEFAULT_WAYS,
+    pictures: int = PICTURES,
+    scales: Sequence[float] = SCALES,
+    mirror: bool = True,
+    decode: bool = True,
+    scg_threshold: float = 0.50,
+    pamr_stride: int = 4,
+    progress: bool = True,
+) -> Chosen:
+    """Look at every seed of a network in each of the ways, without masks.
+
+    No mask is read, even of a data set opened with them. With colour a picture costs about what it costs to score it,
+    with stability nearly twice that, and the classifier is dear: 16 passes for every tag of every map. Stability
+    compares the picture at scale 1 with its mirror image at scale 1.5.
+
+    Args:
+        network: on the device to use.
+        dataset: with tags; the folder needs no masks.
+        ways: names among ``CRITERIA``.
+        pictures: look at so many, evenly spread over the data set, or at all if there are fewer.
+        scales, mirror, decode, scg_threshold, pamr_stride: of the seeds, see ``seed_maps``; as they will be scored.
+        progress: show a bar.
+
+    Raises:
+        UserError: an unknown way.
+        ValueError: fewer than one picture.
+    """
+    unknown = [way for way in ways if way not in CRITERIA]
+    if unknown:
+        raise UserError(f"choice: expected some of {', '.join(CRITERIA)}, got {', '.join(unknown)}")
+    if pictures < 1:
+        raise ValueError(f"pictures: expected at least 1, got {pictures}")
+    device = next(network.parameters()).device
+    settings: dict[str, Any] = {"decode": decode, "scg_threshold": scg_threshold, "pamr_stride": pamr_stride}
+    chosen: Chosen = {way: {} for way in ways}
+    count = min(pictures, len(dataset))
+    indices = [position * len(dataset) // count for position in range(count)] if ways else []
+    for index in tqdm(indices, desc="choosing", disable=not progress, leave=False):
+        sample = dataset.sample(index, masks=False)
+        raw = sample["image"].as_subclass(Tensor)[None].to(device)
+        images, tags = normalise(raw), sample["tags"][None].to(device)
+        seeds, _ = seed_maps(network, images, tags, scales=scales, mirror=mirror, **settings)
+        if "stability" in ways:
+            plain, _ = seed_maps(network, images, tags, scales=(1.0,), mirror=False, **settings)
+            mirrored, _ = seed_maps(network, images.flip(-1), tags, scales=(1.5,), mirror=False, **settings)
+        for name, seed in seeds.items():
+            for way in ways:
+                criterion = chosen[way].setdefault(name, CRITERIA[way]())
+                match criterion:
+                    case ColourInformation():
+                        criterion.update(seed, raw)
+                    case Stability():
+                        criterion.update(plain[name], mirrored[name].flip(-1))
+                    case ClassifierSight():
+                        criterion.update(seed, images, tags, _classifier(network))
+                    case Otsu():
+                        criterion.update(seed)
+    return chosen
+
+
+def thresholds_of(chosen: Chosen) -> dict[str, dict[str, float]]:
+    """By way, then by seed: the threshold chosen. What ``SeedScores.rows`` takes."""
+    return {way: {name: criterion.best()[0] for name, criterion in seeds.items()} for way, seeds in chosen.items()}
+
+
+def rank_checkpoints(seeds: Mapping[str, Mapping[str, Criterion]]) -> list[tuple[str, float]]:
+    """Checkpoints by the mean, over the seeds that all of them have, of the criterion at each seed's chosen θ.
+
+    Tried with colour on four checkpoints of one run on photographs and four on Creatures: it tells those that have
+    learnt from those that have not. Among the later ones of a run it is no more than a hint, since their values differ
+    little: right on the photographs, while on Creatures it put the CAM of epoch 8 before that of epoch 21, which was
+    better. A decoder that was not trained yet gives seeds too, and they count.
+
+    Args:
+        seeds: by checkpoint, what one way saw of each of its seeds: ``choose_thresholds(...)[way]``, on the same
+            pictures and scales.
+
+    Returns:
+        (checkpoint, mean), the best first; equals in the order given.
+
+    Raises:
+        ValueError: no checkpoint, or no seed that all have.
+    """
+    common = set.intersection(*(set(found) for found in seeds.values())) if seeds else set()
+    if not common:
+        raise ValueError(f"expected checkpoints with seeds in common, got {[list(found) for found in seeds.values()]}")
+    means = {name: _mean(found[seed].best()[1] for seed in sorted(common)) for name, found in seeds.items()}
+    return sorted(means.items(), key=lambda pair: -pair[1])
+
+
+def _classifier(network: SingleStageNetwork) -> Callable[[Tensor], Tensor]:
+    def classify(pictures: Tensor) -> Tensor:
+        with evaluation_mode(network), torch.inference_mode():
+            # In parts: a picture with three tags comes in 48 versions.
+            return torch.cat([network(part, decode=False).tag_logits.sigmoid() for part in pictures.split(16)])
+
+    return classify
+
+
+def _mean(values: Iterable[float]) -> float:
+    listed = list(values)
+    return sum(listed) / len(listed)

@@ -1,0 +1,51 @@
+"""Scoring what the stages of a multi-stage run have left on the disk, on pictures that have masks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from rsepm_edu.data.palette import read_mask
+from rsepm_edu.data.seeds import read_seed
+from rsepm_edu.data.voc import VocDataset
+from rsepm_edu.evaluation.metrics import Scores, confusion_matrix, scores
+from rsepm_edu.evaluation.thresholds import THRESHOLDS, ThresholdSweep
+
+
+def sweep_stored_seeds(
+    dataset: VocDataset, folder: str | Path, *, thresholds: Sequence[float] = THRESHOLDS, progress: bool = True
+) -> ThresholdSweep:
+    """Score seeds at every threshold.
+
+    Args:
+        dataset: opened with ``masks=True``.
+        folder: holds name.npz for every picture, see ``write_seed``.
+        thresholds: see ``ThresholdSweep``.
+        progress: show a bar.
+    """
+    sweep = ThresholdSweep(len(dataset.classes), thresholds)
+    for index, name in enumerate(tqdm(dataset.names, desc="scoring seeds", disable=not progress, leave=False)):
+        mask = dataset.sample(index, masks=True)["mask"].as_subclass(Tensor)
+        sweep.update(read_seed(Path(folder) / f"{name}.npz")[None].clamp(0, 1), mask[None])
+    return sweep
+
+
+def score_stored_masks(
+    dataset: VocDataset, folder: str | Path, *, classes: Sequence[str] | None = None, progress: bool = True
+) -> Scores:
+    """Score label maps, pseudo masks or predictions.
+
+    Args:
+        dataset: opened with ``masks=True``.
+        folder: holds name.png for every picture.
+        classes: foreground classes of the means, None: all.
+        progress: show a bar.
+    """
+    labels = len(dataset.classes) + 1
+    total = torch.zeros(labels, labels, dtype=torch.int64)
+    for index, name in enumerate(tqdm(dataset.names, desc="scoring masks", disable=not progress, leave=False)):
+        mask = dataset.sample(index, masks=True)["mask"].as_subclass(Tensor)
+        total += confusion_matrix(read_mask(Path(folder) / f"{name}.png"), mask, labels)
+    return scores(total, dataset.classes, classes=classes)

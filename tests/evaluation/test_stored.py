@@ -1,0 +1,33 @@
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rsepm_edu.data.palette import write_mask
+from rsepm_edu.data.seeds import write_seed
+from rsepm_edu.data.voc import VocDataset
+from rsepm_edu.evaluation.stored import score_stored_masks, sweep_stored_seeds
+from rsepm_edu.labels import VOID
+
+
+def test_seeds_and_masks_are_scored_from_their_files(creatures: Path, tmp_path: Path) -> None:
+    """The truth itself scores 1; without its second half of rows, known shares are missed."""
+    dataset = VocDataset(creatures, "val", masks=True)
+    classes = len(dataset.classes)
+    kept = total = 0
+    for index, name in enumerate(dataset.names):
+        mask = dataset.sample(index, masks=True)["mask"].as_subclass(Tensor)
+        truth = mask.masked_fill(mask == VOID, 0)
+        seed = torch.stack([(truth == k + 1).float() * 0.4 for k in range(classes)])
+        write_seed(tmp_path / "seeds" / f"{name}.npz", seed)
+        half = truth.clone()
+        half[32:] = 0
+        write_mask(tmp_path / "masks" / f"{name}.png", half)
+        kept, total = kept + int((half > 0).sum()), total + int((truth > 0).sum())
+    sweep = sweep_stored_seeds(dataset, tmp_path / "seeds", thresholds=(0.2, 0.5), progress=False)
+    assert sweep.at(0.2, dataset.classes).miou == 1
+    assert sweep.at(0.5, dataset.classes).fn == 1
+    result = score_stored_masks(dataset, tmp_path / "masks", progress=False)
+    assert result.fp == 0 and 0 < kept < total
+    only = [name for name, value in result.class_fn.items() if value == 1 and name != "background"]
+    assert result.fn > 0 and all(result.iou[name] == 0 for name in only)
