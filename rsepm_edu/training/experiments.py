@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from rsepm_edu.data.voc import VocDataset
+from rsepm_edu.evaluation.choosing import choose_thresholds, thresholds_of
 from rsepm_edu.evaluation.inference import SCALES
 from rsepm_edu.evaluation.scoring import score_seeds
 from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.training.checkpoint import load_checkpoint, load_network
-from rsepm_edu.training.config import WITHOUT_DECODER, Method, Mixing, TrainConfig
-from rsepm_edu.training.loop import LAST, Trainer, train
+from rsepm_edu.training.config import WITHOUT_DECODER, Method, Mixing, TrainConfig, method_name
+from rsepm_edu.training.keeping import LAST
+from rsepm_edu.training.loop import Trainer, train
 
 LABELS = {
     "cam": "CAM",
@@ -39,6 +41,14 @@ MIXINGS: dict[Mixing, str] = {
     "saliency-grafting": "Saliency Grafting",
 }
 
+EPM: Mixing = "edgepredictmix"
+ABLATION: tuple[tuple[Method, Mixing], ...] = (("cam", EPM), ("rs", EPM), ("rs+epm", EPM))
+"""Classification alone, RS, and RS+EPM."""
+PUZZLE: tuple[tuple[Method, Mixing], ...] = (("cam", EPM), ("puzzle", EPM))
+"""Puzzle-CAM beside classification alone."""
+EVERY_MIXING: tuple[tuple[Method, Mixing], ...] = (("rs", EPM), *(("rs+epm", mixing) for mixing in MIXINGS))
+"""Every mixing on top of RS."""
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -57,19 +67,19 @@ class Experiment:
     progress: bool = True
 
     def rows(self, network: SingleStageNetwork, method: Method) -> list[Row]:
-        """The table's rows for a network that was trained as far as ``method``."""
+        """The table's rows for a network that was trained as far as ``method``, at oracle θ and at θ without masks."""
         dataset = VocDataset(self.root, self.split, masks=True)
         dataset.names = dataset.names[: self.pictures]
-        scores = score_seeds(
-            network,
-            dataset,
-            scales=self.scales,
-            decode=method not in WITHOUT_DECODER,
-            scg_threshold=self.config.scg_threshold,
-            pamr_stride=self.config.pamr_stride,
-            progress=self.progress,
-        )
-        rows = scores.rows(seed=self.config.seed, classes=self.classes)
+        settings: dict[str, Any] = {
+            "scales": self.scales,
+            "decode": method not in WITHOUT_DECODER,
+            "scg_threshold": self.config.scg_threshold,
+            "pamr_stride": self.config.pamr_stride,
+            "progress": self.progress,
+        }
+        chosen = thresholds_of(choose_thresholds(network, dataset, **settings))
+        scores = score_seeds(network, dataset, **settings)
+        rows = scores.rows(seed=self.config.seed, chosen=chosen, classes=self.classes)
         if method in WITHOUT_DECODER:
             prefix = {"cam": "", "puzzle": "Puzzle-"}[method]
             return [replace(row, method=prefix + LABELS[row.method]) for row in rows]
@@ -95,44 +105,53 @@ def full_run(experiment: Experiment, out: Path, *, resume: bool = False, **optio
     return rows
 
 
-def ablation(experiment: Experiment, out: Path, **options: Any) -> list[Row]:
-    """Train classification alone, RS, and RS+EPM for the same number of epochs each, and score all three.
+def ablation(
+    experiment: Experiment, out: Path, branches: Sequence[tuple[Method, Mixing]] = ABLATION, **options: Any
+) -> list[Row]:
+    """Train several methods for the same number of epochs each, and score them all.
 
-    What two of them share is trained once. Phases that are there already are kept, so that a stopped ablation goes on.
+    What two of them share is trained once. What is there already is kept, so that a stopped ablation goes on.
 
     Args:
         out: folder; a run of each method in a folder of its own below it.
+        branches: method, and how it mixes if it does.
         options: passed on to ``train``.
     """
-    config = experiment.config
-    starts: Sequence[tuple[Method, str, int]] = (
-        ("cam", "", 0),
-        ("rs", "cam", config.seed_start),
-        ("rs+epm", "rs", config.mix_start),
-    )
     rows: list[Row] = []
-    for method, parent, start in starts:
-        folder = out / method
-        if parent and not (folder / LAST).is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(branch_point(out / parent, start), folder / LAST)
-        following = {"cam": config.seed_start, "rs": config.mix_start}.get(method)
-
-        def keep_branch(trainer: Trainer, row: dict[str, Any], folder: Path = folder) -> None:
-            if trainer.epoch == following:  # noqa: B023 - called only within this turn of the loop
-                shutil.copyfile(folder / LAST, branch_point(folder, trainer.epoch))
-
-        if not (folder / LAST).is_file() or load_checkpoint(folder / LAST).epoch < config.epochs:
-            train(
-                replace(config, method=method, checkpoint_every=1),
-                experiment.root,
-                folder,
-                resume=(folder / LAST).is_file(),
-                on_epoch=keep_branch,
-                **options,
-            )
-        rows.extend(experiment.rows(load_network(folder / LAST), method))
+    for method, mixing in branches:
+        branch = replace(experiment, config=replace(experiment.config, mixing=mixing))
+        rows += branch.rows(load_network(train_branch(branch, out, method, **options)), method)
     return rows
+
+
+def train_branch(experiment: Experiment, out: Path, method: Method, **options: Any) -> Path:
+    """Train one method, unless that is done; epochs that it shares with a shorter method come from that one's run.
+
+    Args:
+        out: folder; the run lies in a folder of its own below it, named after the method.
+        options: passed on to ``train``.
+
+    Returns:
+        The checkpoint at its end.
+    """
+    config = replace(experiment.config, method=method, checkpoint_every=1)
+    folder = out / method_name(method, config.mixing)
+    last = folder / LAST
+    shorter: dict[Method, tuple[Method, int]] = {"rs": ("cam", config.seed_start), "rs+epm": ("rs", config.mix_start)}
+    if method in shorter and not last.is_file():
+        parent, start = shorter[method]
+        branch = branch_point(train_branch(experiment, out, parent, **options).parent, start)
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(branch, last)
+    branches = [start for parent, start in shorter.values() if parent == method]
+
+    def keep_branch(trainer: Trainer, row: dict[str, Any]) -> None:
+        if trainer.epoch in branches:
+            shutil.copyfile(last, branch_point(folder, trainer.epoch))
+
+    if not last.is_file() or load_checkpoint(last).epoch < config.epochs:
+        train(config, experiment.root, folder, resume=last.is_file(), on_epoch=keep_branch, **options)
+    return last
 
 
 def branch_point(folder: Path, epoch: int) -> Path:

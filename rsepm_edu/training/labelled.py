@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -25,7 +25,8 @@ from rsepm_edu.errors import UserError
 from rsepm_edu.files import atomic_path, atomic_write_text
 from rsepm_edu.training.checkpoint import read_config, read_state
 from rsepm_edu.training.config import Precision, Settings
-from rsepm_edu.training.loop import LAST, NotFiniteError, resolve_precision, stopped
+from rsepm_edu.training.keeping import LAST
+from rsepm_edu.training.loop import NotFiniteError, resolve_precision, stopped
 from rsepm_edu.training.optimizer import set_learning_rate
 
 # These may differ when a run is resumed: they do not change what it computes, or the checkpoint has their effect.
@@ -69,7 +70,7 @@ class Task:
 
     name: for the progress bar. form: of the checkpoint. build: a new network, its weights those of the settings (None)
     or as named. optimizer: for a network; each group has its "factor". loss: of network, normalised images B×3×H×W and
-    labels B×H×W uint8, a scalar.
+    labels B×H×W uint8, a scalar. extra: what else the checkpoint holds.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Task:
     build: Callable[[str | None], nn.Module]
     optimizer: Callable[[nn.Module], torch.optim.Optimizer]
     loss: Callable[[Any, Tensor, Tensor], Tensor]
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
 class LabelledDataset(VocDataset):
@@ -168,6 +170,7 @@ def train_labelled(
                     "network": network.state_dict(),
                     "optimizer": optimizer.state_dict(),
                     "scaler": scaler.state_dict(),
+                    **task.extra,
                 },
                 temporary,
             )
@@ -196,6 +199,7 @@ class _Run:
             pin=device.type == "cuda",
         )
         total, rate, started = 0.0, 0.0, time.perf_counter()
+        last: tuple[Tensor, Tensor] | None = None
         bar = tqdm(
             loader, desc=f"epoch {epoch + 1}/{config.epochs} {self.task.name}", disable=not progress, leave=False
         )
@@ -203,18 +207,19 @@ class _Run:
             step = epoch * len(loader) + batch
             rate = set_learning_rate(self.optimizer, config, step=step, steps=config.epochs * len(loader))
             images, labels = (tensor.to(device, non_blocking=True) for tensor in (images, labels))
-            value = self.step(normalise(images).to(memory_format=torch.channels_last), labels, step)
+            last = normalise(images).to(memory_format=torch.channels_last), labels
+            value = self.step(*last, step)
             total += value / len(loader)
             bar.set_postfix(loss=f"{value:.3f}")
+        assert last is not None  # no split is empty
+        self.check(*last, epoch)
         seconds = round(time.perf_counter() - started, 2)
         return {"epoch": epoch + 1, "loss": total, "learning_rate": rate, "seconds": seconds}
 
     def step(self, images: Tensor, labels: Tensor, step: int) -> float:
         torch.manual_seed(derive_seed(self.config.seed, "step", step))
         self.optimizer.zero_grad(set_to_none=True)
-        enabled = self.precision != torch.float32
-        with torch.autocast(images.device.type, dtype=self.precision, enabled=enabled):
-            loss = self.task.loss(self.network, images, labels)
+        loss = self.loss(images, labels)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise NotFiniteError(f"the loss is {value} at step {step}")
@@ -226,6 +231,21 @@ class _Run:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return value
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        enabled = self.precision != torch.float32
+        with torch.autocast(images.device.type, dtype=self.precision, enabled=enabled):
+            return self.task.loss(self.network, images, labels)
+
+    @torch.no_grad()
+    def check(self, images: Tensor, labels: Tensor, epoch: int) -> None:
+        """Try the weights that the last step left: no other step would, before they are saved."""
+        self.network.eval()
+        value = float(self.loss(images, labels))
+        self.network.train()
+        whole = all(bool(parameter.isfinite().all()) for parameter in self.network.parameters())
+        if not (whole and math.isfinite(value)):
+            raise NotFiniteError(f"the weights are no longer finite, or the loss is {value}, after epoch {epoch + 1}")
 
 
 def _image_and_labels(transform: Callable[[Sample], Sample], sample: Sample) -> tuple[Tensor, Tensor]:
@@ -246,4 +266,7 @@ def _previous(config: LabelledConfig, task: Task, path: Path, *, resume: bool) -
         now = getattr(config, name)
         if value != now:
             raise UserError(f"{path}: expected {name} = {value!r} as in the run to resume, got {now!r}")
+    for name, value in task.extra.items():
+        if state[name] != value:
+            raise UserError(f"{path}: expected the {name} {state[name]} of the run to resume, got {value}")
     return state

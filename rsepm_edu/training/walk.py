@@ -1,7 +1,7 @@
 """Learning where seeds may walk: confident labels from seeds, then AffinityNet or IRNet's boundaries from the labels.
 
-Nothing here reads a mask. The labels come from a trained network's CAMs, refined by a function that is given
-(in the papers a dense CRF), and lie in a folder of their own, so that they can be looked at and made once.
+Nothing here reads a mask. The labels come from a trained network's seeds, refined by a function that is given
+(in the papers a dense CRF), and lie in a folder of their own, so that they can be looked at and made once (stages.py).
 
 Our reading, where it differs from IRNet's released code:
     * crops are cut and resized as in the training of the single-stage network, not scaled by 0.5 to 1.5 and padded;
@@ -10,7 +10,7 @@ Our reading, where it differs from IRNet's released code:
       background, not in a threshold.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -18,18 +18,12 @@ from typing import Literal, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from rsepm_edu.data.palette import write_mask
-from rsepm_edu.data.voc import VocDataset
-from rsepm_edu.errors import UserError
-from rsepm_edu.evaluation.inference import SCALES, multi_scale_maps
 from rsepm_edu.evaluation.thresholds import labels_at
 from rsepm_edu.methods.random_walk import affinity_labels, affinity_loss, confident_labels
 from rsepm_edu.models.affinity import AffinityNetwork, BoundaryNetwork, WalkNetwork
-from rsepm_edu.models.backbones import BACKBONES, Backbone, build_backbone
+from rsepm_edu.models.backbones import Backbone, build_backbone, check_backbone, copy_weights
 from rsepm_edu.models.device import resolve_device
-from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.training.checkpoint import read_config, read_state
 from rsepm_edu.training.config import Precision
 from rsepm_edu.training.labelled import LabelledConfig, Task, train_labelled
@@ -52,7 +46,7 @@ class WalkConfig(LabelledConfig):
     radius: int = 10  # of the pairs, in positions [I]; 5 for AffinityNet
 
     # --- network
-    backbone: str = "resnet50"  # see rsepm_edu.models.backbones.BACKBONES [I]
+    backbone: str = "resnet50"  # see rsepm_edu.models.backbones.build_backbone [I]
     weights: str = "imagenet"  # "none", "imagenet" (downloaded) or a file, where no backbone is given [I]
     output_stride: int = 16  # [I]
 
@@ -76,7 +70,7 @@ class WalkConfig(LabelledConfig):
 
     def __post_init__(self) -> None:
         self._choice("kind", get_args(Kind))
-        self._choice("backbone", BACKBONES)
+        check_backbone(self.backbone)
         self._at_least("radius", 2)
         self._at_least("weight_decay", 0)
         self._share("momentum")
@@ -95,6 +89,16 @@ WALK_PRESETS: dict[str, WalkConfig] = {
         batch_size=16,
         size=96,
         scale=(0.5, 1.0),
+        workers=0,
+    ),
+    # Photographs with a short side of 224, above the MobileNetV2 of the single-stage network. Not run in full yet.
+    "voc-sample-cpu": WalkConfig(
+        radius=5,
+        backbone="mobilenet_v2",
+        weights="none",
+        momentum=0.9,
+        batch_size=16,
+        size=192,
         workers=0,
     ),
     # VOC 2012 trainaug on one GPU. Not run yet: the published settings where there are any.
@@ -124,38 +128,6 @@ def walk_labels(
         raise ValueError(f"expected 0 <= background < foreground < 1, got {background} and {foreground}")
     first, second = (refine(images, labels_at(seed, threshold)) for threshold in (foreground, background))
     return confident_labels(first, second)
-
-
-def write_walk_labels(
-    network: SingleStageNetwork,
-    dataset: VocDataset,
-    folder: str | Path,
-    refine: Refine,
-    *,
-    foreground: float = 0.30,
-    background: float = 0.05,
-    scales: Sequence[float] = SCALES,
-    progress: bool = True,
-) -> None:
-    """Write ``walk_labels`` of a network's CAMs as palette PNGs, one a picture; those that are there already stay.
-
-    Args:
-        network: trained on tags.
-        dataset: pictures and tags.
-        folder: of the labels; another one for other settings.
-        refine, foreground, background: see ``walk_labels``.
-        scales: see ``multi_scale_maps``.
-        progress: show a bar.
-    """
-    device = next(network.parameters()).device
-    for index, name in enumerate(tqdm(dataset.names, desc="labels", disable=not progress, leave=False)):
-        path = Path(folder) / f"{name}.png"
-        if path.is_file():
-            continue
-        sample = dataset.sample(index, masks=False)
-        images, tags = sample["image"].as_subclass(Tensor)[None].to(device), sample["tags"][None].to(device)
-        cam = multi_scale_maps(network, images, tags, scales=scales, decode=False).cam
-        write_mask(path, walk_labels(images, cam, refine, foreground=foreground, background=background)[0])
 
 
 def build_walk_network(config: WalkConfig, *, weights: str | None = None) -> WalkNetwork:
@@ -214,7 +186,7 @@ def train_walk(
     def build(weights: str | None) -> WalkNetwork:
         network = build_walk_network(config, weights=weights if backbone is None else "none")
         if weights is None and backbone is not None:
-            _copy_weights(backbone, network.backbone, config.backbone)
+            copy_weights(backbone, network.backbone, config.backbone)
         return network
 
     def optimizer(network: nn.Module) -> torch.optim.Optimizer:
@@ -258,10 +230,3 @@ def pair_loss(network: WalkNetwork, images: Tensor, labels: Tensor, *, radius: i
     affinity = network.affinity(images, radius=radius)
     at_stride = F.interpolate(labels[:, None].float(), size=affinity.shape[2:], mode="nearest-exact")[:, 0]
     return affinity_loss(affinity, affinity_labels(at_stride.to(torch.uint8), radius=radius))
-
-
-def _copy_weights(source: Backbone, target: Backbone, name: str) -> None:
-    try:
-        target.load_state_dict(source.state_dict())
-    except RuntimeError as error:  # names or shapes
-        raise UserError(f"backbone: expected one of {name}, got other weights: {str(error).splitlines()[0]}") from error

@@ -3,11 +3,16 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import torch
 
+from rsepm_edu.data.voc import VocDataset
+from rsepm_edu.evaluation.choosing import DEFAULT_WAYS
 from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.training import experiments
+from rsepm_edu.training.checkpoint import load_checkpoint, network_from_config
 from rsepm_edu.training.config import Method, Mixing, TrainConfig
-from rsepm_edu.training.experiments import MIXINGS, Experiment
+from rsepm_edu.training.experiments import MIXINGS, Experiment, train_branch
+from rsepm_edu.training.loop import train
 
 MAPS = ("cam", "cam+pamr", "cam+scg", "cam+scg+pamr", "decoder", "decoder+pamr", "decoder (arg-max)")
 
@@ -18,13 +23,15 @@ class Scored:
     def __init__(self, decode: bool) -> None:
         self.maps = [name for name in MAPS if decode or name.startswith("cam")]
 
-    def rows(self, *, seed: int, classes: Any) -> list[Row]:
+    def rows(self, *, seed: int, chosen: Any, classes: Any) -> list[Row]:
+        assert chosen == {}
         return [Row(name, 50.0, 0.2, 0.3, 0.25, True, seed) for name in self.maps]
 
 
 @pytest.fixture
 def labels_of(tiny: TrainConfig, creatures: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Labels of the rows that a method gives."""
+    monkeypatch.setattr(experiments, "choose_thresholds", lambda *args, **settings: {})
     monkeypatch.setattr(experiments, "score_seeds", lambda *args, decode, **settings: Scored(decode))
 
     def labels(method: Method, mixing: Mixing = "edgepredictmix") -> list[str]:
@@ -46,3 +53,35 @@ def test_rows_name_how_pictures_were_mixed(labels_of: Any) -> None:
     assert labels_of("rs+epm") == [f"RS + EPM ({head})" for head in heads]
     assert labels_of("rs+epm", "saliency-grafting") == [f"RS + Saliency Grafting ({head})" for head in heads]
     assert MIXINGS.keys() == set(get_args(Mixing))
+
+
+def test_methods_branch_off_a_shorter_one_bit_for_bit(tiny: TrainConfig, creatures: Path, tmp_path: Path) -> None:
+    experiment = Experiment(tiny, creatures, progress=False)
+    mixed = replace(experiment, config=replace(tiny, mixing="cutmix"))
+    branched = load_checkpoint(train_branch(mixed, tmp_path / "branched", "rs+epm", progress=False))
+    assert {path.parent.name for path in tmp_path.glob("branched/*/last.pt")} == {"cam", "rs", "rs+cutmix"}
+
+    whole = replace(mixed.config, method="rs+epm")
+    train(whole, creatures, tmp_path / "whole", progress=False)
+    expected = load_checkpoint(tmp_path / "whole" / "last.pt")
+    assert branched.epoch == expected.epoch == tiny.epochs
+    for name, weights in expected.ema.items():
+        assert torch.equal(branched.ema[name], weights), name
+
+
+def test_a_finished_branch_is_not_trained_again(
+    tiny: TrainConfig, creatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = Experiment(replace(tiny, epochs=1), creatures, progress=False)
+    path = train_branch(experiment, tmp_path, "cam", progress=False)
+    monkeypatch.setattr(experiments, "train", lambda *args, **options: pytest.fail("trained again"))
+    assert train_branch(experiment, tmp_path, "cam", progress=False) == path
+
+
+def test_rows_carry_the_oracle_and_the_choice_without_masks(tiny: TrainConfig, creatures: Path) -> None:
+    config = replace(tiny, method="cam")
+    network = network_from_config(config, VocDataset(creatures, "val").classes)
+    rows = Experiment(config, creatures, split="val", scales=(1.0,), progress=False).rows(network, "cam")
+    maps = ("CAM", "CAM + PAMR", "CAM + SCG", "CAM + SCG + PAMR")
+    choices = ("oracle", *DEFAULT_WAYS)
+    assert [(row.method, row.choice) for row in rows] == [(name, choice) for name in maps for choice in choices]

@@ -1,0 +1,331 @@
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rsepm_edu.data.seeds import MAX_BYTES
+from rsepm_edu.data.voc import VocDataset
+from rsepm_edu.errors import UserError
+from rsepm_edu.training import multistage
+from rsepm_edu.training.config import TrainConfig
+from rsepm_edu.training.loop import train
+from rsepm_edu.training.multistage import (
+    SEGMENTATION_PRESETS,
+    STAGE_PRESETS,
+    WALK_PRESETS,
+    Multistage,
+    MultistageConfig,
+    StageConfig,
+    claim,
+    fingerprint,
+    run_multistage,
+)
+from rsepm_edu.training.segmentation import SegmentationConfig, load_segmenter
+from rsepm_edu.training.walk import WalkConfig
+
+
+@pytest.fixture(scope="module")
+def single(tiny: TrainConfig, creatures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A single-stage network of three epochs, classification, RS, and RS + EPM."""
+    out = tmp_path_factory.mktemp("single")
+    train(replace(tiny, epochs=3), creatures, out, device="cpu", progress=False)
+    return out / "last.pt"
+
+
+@pytest.fixture(scope="module")
+def settings() -> MultistageConfig:
+    """One epoch of two steps for each network, few scales, short walks."""
+    common: Any = {"backbone": "creatures", "weights": "none", "batch_size": 4, "size": 32, "workers": 0, "epochs": 1}
+    return MultistageConfig(
+        StageConfig(split="train", scales=(1.0,), seed_stride=1, walk_steps=4, walk_radius=3, final_scales=(1.0,)),
+        WalkConfig(radius=3, **common),
+        SegmentationConfig(channels=16, rates=(1, 2), separable=True, **common),
+    )
+
+
+@pytest.fixture(scope="module")
+def blind(creatures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data set without its masks: nothing but the scoring may miss them."""
+    root = shutil.copytree(creatures, tmp_path_factory.mktemp("blind") / "set")
+    shutil.rmtree(root / "SegmentationClass")
+    return root
+
+
+@pytest.fixture(scope="module")
+def finished(single: Path, blind: Path, settings: MultistageConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run; copy it before changing it."""
+    out = tmp_path_factory.mktemp("multistage")
+    run = Multistage(single, blind, out, settings, device="cpu", progress=False)
+    assert run_multistage(run, score=None, evaluate=None) == []
+    run.predictions("val", crf=True)
+    return out
+
+
+def files(out: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+
+
+def change(config: MultistageConfig, **stages: Any) -> MultistageConfig:
+    return replace(config, stages=replace(config.stages, **stages))
+
+
+def error_of(call: Any) -> str:
+    with pytest.raises(UserError) as info:
+        call()
+    assert "\n" not in str(info.value)
+    return str(info.value)
+
+
+# settings
+
+
+def test_every_preset_has_its_three_parts() -> None:
+    assert STAGE_PRESETS.keys() == WALK_PRESETS.keys() == SEGMENTATION_PRESETS.keys()
+    for name in STAGE_PRESETS:
+        config = MultistageConfig.preset(name, seed=3, head="deeplabv2", walk="affinity", threshold=0.4)
+        assert config.stages.threshold == 0.4 and config.walk.kind == "affinity" and config.walk.radius == 5
+        assert config.walk.split == config.segmentation.split == config.stages.split
+        assert config.walk.seed == config.segmentation.seed == 3 and config.segmentation.head == "deeplabv2"
+    assert MultistageConfig.preset("voc-gpu").walk == WalkConfig()
+    steps = [MultistageConfig.preset("creatures-cpu", walk=walk).stages.walk_steps for walk in ("boundary", "affinity")]
+    assert steps == [32, 8]
+    assert MultistageConfig.preset("creatures-cpu", walk="affinity", walk_steps=5).stages.walk_steps == 5
+    message = error_of(lambda: MultistageConfig.preset("voc"))
+    assert message == "preset: expected one of creatures-cpu, voc-sample-cpu, voc-gpu, got 'voc'"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed_map": "both"}, "seed_map: expected one of cam, decoder, got 'both'"),
+        ({"walk": "far"}, "walk: expected one of boundary, affinity, none, got 'far'"),
+        ({"threshold": 1.0}, "threshold: expected 0 or more and less than 1, got 1.0"),
+        ({"threshold": float("nan")}, "threshold: expected 0 or more and less than 1, got nan"),
+        (
+            {"foreground": 0.05},
+            "background, foreground: expected 0 <= background < foreground < 1, got 0.05, 0.05",
+        ),
+        ({"scales": ()}, "scales: expected positive numbers, got ()"),
+        ({"final_sigmas": (1.0, 0.0, 3.0)}, "final_sigmas: expected three numbers above 0, got (1.0, 0.0, 3.0)"),
+        ({"seed_stride": 0}, "seed_stride: expected at least 1, got 0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(changes: dict[str, Any], message: str) -> None:
+    assert error_of(lambda: StageConfig(**changes)) == message
+
+
+# a run
+
+
+def test_a_run_leaves_a_folder_for_each_stage(finished: Path, creatures: Path) -> None:
+    names = VocDataset(creatures, "train").names
+    there = {path.name: {entry.name for entry in path.iterdir()} for path in finished.iterdir()}
+    network = {"stage.json", "config.json", "log.jsonl", "last.pt"}
+    assert there == {
+        "1_seeds": {"stage.json", *(f"{name}.npz" for name in names)},
+        "2_labels": {"stage.json", *(f"{name}.png" for name in names)},
+        "3_walk_boundary": network,
+        "4_walked_boundary": {"stage.json", *(f"{name}.npz" for name in names)},
+        "5_masks_boundary_0.25_crf": {"stage.json", *(f"{name}.png" for name in names)},
+        "6_deeplabv3+_boundary_0.25_crf": network | {"val_crf"},
+    }
+    pictures = [path for path in finished.rglob("*") if path.suffix in (".npz", ".png")]
+    assert all(path.stat().st_size <= MAX_BYTES for path in pictures)
+    record = json.loads((finished / "5_masks_boundary_0.25_crf" / "stage.json").read_text())
+    assert list(record) == ["seeds", "labels", "walk", "walked", "masks"]
+
+
+def test_a_finished_run_does_nothing_again(
+    single: Path,
+    blind: Path,
+    settings: MultistageConfig,
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = shutil.copytree(finished, tmp_path / "out")
+    run = Multistage(single, blind, out, settings, device="cpu", progress=False)
+
+    def must_not_run(*args: Any, **settings: Any) -> Any:
+        raise AssertionError("made again")
+
+    monkeypatch.setattr(run.network, "forward", must_not_run)
+    for name in ("refine_labels", "refine_probabilities"):
+        monkeypatch.setattr(multistage, name, must_not_run)
+    run_multistage(run, score=None, evaluate=None)
+    run.predictions("val", crf=True)
+    assert files(out) == files(finished)
+
+
+@pytest.mark.parametrize("stage", ["1_seeds", "2_labels", "3_", "4_", "5_", "6_"])
+def test_a_run_stopped_in_any_stage_goes_on_to_the_same_files(
+    stage: str, single: Path, blind: Path, settings: MultistageConfig, finished: Path, tmp_path: Path
+) -> None:
+    """All after the stage is missing and half of its own files; a half-written file lies beside them."""
+    out = shutil.copytree(finished, tmp_path / "out")
+    for folder in sorted(out.iterdir()):
+        if folder.name > stage and not folder.name.startswith(stage):
+            shutil.rmtree(folder)
+    (folder,) = out.glob(f"{stage}*")
+    for path in sorted(path for path in folder.iterdir() if path.suffix in (".npz", ".png", ".pt"))[::2]:
+        path.unlink()
+    (folder / ".picture.0badcafe.part.npz").write_bytes(b"half")
+    run = Multistage(single, blind, out, settings, device="cpu", progress=False)
+    run_multistage(run, score=None, evaluate=None)
+    run.predictions("val", crf=True)
+    (folder / ".picture.0badcafe.part.npz").unlink()
+    before, after = files(finished), files(out)
+    assert before.keys() == after.keys()
+    same = [name for name in before if not name.endswith((".pt", "log.jsonl"))]  # these hold names and seconds
+    assert [name for name in same if before[name] != after[name]] == []
+    (last,) = (path.name for path in finished.glob("6_*"))
+    states = [load_segmenter(folder / last / "last.pt").state_dict() for folder in (finished, out)]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def test_without_walk_and_crf_the_seeds_are_the_masks(
+    single: Path, blind: Path, settings: MultistageConfig, tmp_path: Path
+) -> None:
+    config = change(settings, walk="none", crf=False, seed_map="cam", threshold=0.5)
+    config = replace(config, segmentation=replace(config.segmentation, head="deeplabv2"))
+    run = Multistage(single, blind, tmp_path, config, device="cpu", progress=False)
+    run_multistage(run, score=None, evaluate=None)
+    assert {path.name for path in tmp_path.iterdir()} == {"1_seeds", "5_masks_none_0.5", "6_deeplabv2_none_0.5"}
+
+
+def test_another_threshold_or_walk_shares_the_stages_before(
+    single: Path, blind: Path, settings: MultistageConfig, finished: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(finished, tmp_path / "out")
+    before = files(out)
+    for config in (change(settings, threshold=0.4), change(settings, walk="affinity"), change(settings, crf=False)):
+        _ = Multistage(single, blind, out, config, device="cpu", progress=False).masks
+    assert {path.name for path in out.iterdir()} - {path.name for path in finished.iterdir()} == {
+        *("5_masks_boundary_0.4_crf", "5_masks_boundary_0.25"),
+        *("3_walk_affinity", "4_walked_affinity", "5_masks_affinity_0.25_crf"),
+    }
+    assert {name: data for name, data in files(out).items() if name in before} == before
+
+
+# what is refused
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes", "told"),
+    [
+        ("1_seeds", {"scales": (1.0, 0.5)}, "seeds.scales = [1.0] as for the files there, got [1.0, 0.5] "),
+        ("1_seeds", {"seed_map": "cam"}, "seeds.seed_map = 'decoder' as for the files there, got 'cam' "),
+        ("2_labels", {"foreground": 0.4}, "labels.foreground = 0.3 as for the files there, got 0.4 "),
+        ("4_walked_boundary", {"walk_steps": 8}, "walked.steps = 4 as for the files there, got 8 "),
+    ],
+)
+def test_changed_settings_are_refused_before_anything_is_made(
+    stage: str,
+    changes: dict[str, Any],
+    told: str,
+    single: Path,
+    blind: Path,
+    settings: MultistageConfig,
+    finished: Path,
+    tmp_path: Path,
+) -> None:
+    out = shutil.copytree(finished, tmp_path / "out")
+    run = Multistage(single, blind, out, change(settings, **changes), device="cpu", progress=False)
+    message = error_of(lambda: run_multistage(run, score=None, evaluate=None))
+    wanted = f"{out / stage / 'stage.json'}: expected {told}(remove the folder, or choose another one for the run)"
+    assert message == wanted
+    assert files(out) == files(finished)
+
+
+def test_other_settings_of_a_network_are_refused(
+    single: Path, blind: Path, settings: MultistageConfig, finished: Path
+) -> None:
+    for part, name in (("walk", "3_walk_boundary"), ("segmentation", "6_deeplabv3+_boundary_0.25_crf")):
+        config = replace(settings, **{part: replace(getattr(settings, part), learning_rate=0.5)})
+        run = Multistage(single, blind, finished, config, device="cpu", progress=False)
+        message = error_of(lambda run=run: run_multistage(run, score=None, evaluate=None))
+        assert message.startswith(f"{finished / name / 'stage.json'}: expected {part}.learning_rate = ")
+
+
+def test_another_network_or_other_pictures_are_refused(
+    single: Path, blind: Path, settings: MultistageConfig, finished: Path, tmp_path: Path
+) -> None:
+    state = torch.load(single, weights_only=True)
+    state["ema"]["classifier.weight"][0, 0] += 1e-3
+    torch.save(state, tmp_path / "other.pt")
+    run = Multistage(tmp_path / "other.pt", blind, finished, settings, device="cpu", progress=False)
+    assert "expected seeds.network = " in error_of(lambda: run.masks)
+    root = shutil.copytree(blind, tmp_path / "set")
+    split = root / "ImageSets" / "Segmentation" / "train.txt"
+    split.write_text("\n".join(split.read_text().split()[:-1]) + "\n")
+    run = Multistage(single, root, finished, settings, device="cpu", progress=False)
+    assert "expected seeds.data = 'train 8 " in error_of(lambda: run.masks)
+    (root / "classes.txt").write_text("a\nb\nc\nd\ne\n")
+    for name in "abcde":
+        lines = "".join(f"{picture} -1\n" for picture in split.read_text().split())
+        (root / "ImageSets" / "Main" / f"{name}_train.txt").write_text(lines)
+    message = error_of(lambda: Multistage(single, root, finished, settings, device="cpu", progress=False))
+    assert message == f"{single}: expected the data's classes a, b, c, d, e, got zebbo, dotkin, ringlo, plusmo, tramlo"
+
+
+def test_a_decoder_that_was_never_trained_gives_no_seeds(
+    tiny: TrainConfig, creatures: Path, settings: MultistageConfig, tmp_path: Path
+) -> None:
+    train(replace(tiny, method="cam", epochs=1), creatures, tmp_path / "cam", device="cpu", progress=False)
+    message = error_of(lambda: Multistage(tmp_path / "cam" / "last.pt", creatures, tmp_path, settings, device="cpu"))
+    assert message == "seed_map: expected cam for a network trained with method cam, got decoder"
+
+
+def test_a_folder_is_claimed_for_one_record(tmp_path: Path) -> None:
+    claim(tmp_path / "a", {"x": {"y": (1, 3)}})  # nothing came of it
+    folder = claim(tmp_path / "a", {"x": {"y": (1, 2)}})
+    (folder / "picture.png").touch()
+    assert claim(folder, {"x": {"y": [1, 2]}}) == folder
+    assert "expected z.w = None as for the files there, got 1" in error_of(
+        lambda: claim(folder, {"x": {"y": [1, 2]}, "z": {"w": 1}})
+    )
+    (folder / "stage.json").write_text("{")
+    assert "expected the settings of a stage, got: " in error_of(lambda: claim(folder, {}))
+    (folder / "stage.json").rename(folder / "other.txt")
+    assert error_of(lambda: claim(folder, {})) == (
+        f"{folder}: expected a new folder or one with a stage.json, got other files"
+    )
+
+
+def test_a_fingerprint_is_that_of_the_numbers() -> None:
+    torch.manual_seed(0)
+    first, second = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    assert fingerprint(first) != fingerprint(second)
+    second.load_state_dict(first.state_dict())
+    assert fingerprint(first) == fingerprint(second.to(memory_format=torch.channels_last))
+
+
+# scores
+
+
+def test_each_stage_has_its_rows_and_oracles_say_so(
+    single: Path, creatures: Path, settings: MultistageConfig, finished: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(finished, tmp_path / "out")
+    run = Multistage(single, creatures, out, settings, device="cpu", progress=False)
+    rows = run_multistage(run, score="train", evaluate="val")
+    assert [(row.method, row.oracle) for row in rows] == [
+        ("decoder", False),
+        ("decoder", True),
+        ("decoder + IRN walk", False),
+        ("decoder + IRN walk", True),
+        ("decoder + IRN walk + CRF", False),
+        ("decoder + IRN walk + CRF → DeepLabv3+ (val, no tags)", False),
+        ("decoder + IRN walk + CRF → DeepLabv3+ + CRF (val, no tags)", False),
+    ]
+    assert [row.threshold == 0.25 for row in rows if not row.oracle] == [True, True, True, False, False]
+    for fixed, best in (rows[:2], rows[2:4]):
+        assert best.miou >= fixed.miou
+    given = run.final_row("train", tags_given=True)
+    assert given.method == "decoder + IRN walk + CRF → DeepLabv3+ (train, tags given)" and 0 <= given.miou <= 100
+    message = error_of(lambda: run_multistage(run, score="val", evaluate=None))
+    assert message.startswith("score: expected a split within train, got val with ")
