@@ -1,4 +1,6 @@
 import json
+import shlex
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,10 +9,13 @@ import torch
 from PIL import Image
 
 from rsepm_edu import cli
+from rsepm_edu.cli import demo
 from rsepm_edu.data.palette import read_mask
+from rsepm_edu.data.voc import VocDataset
+from rsepm_edu.evaluation.choosing import DEFAULT_WAYS
 from rsepm_edu.training import loop
 from rsepm_edu.training.config import preset
-from rsepm_edu.training.loop import LAST
+from rsepm_edu.training.keeping import LAST
 
 TINY = (
     *("--set", "epochs=3", "--set", "seed_start=1", "--set", "mix_start=2", "--set", "size=32"),
@@ -40,7 +45,7 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return error
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "evaluate", "segment"])
+@pytest.mark.parametrize("command", ["demo", "train", "evaluate", "choose", "segment", "multistage"])
 def test_help_explains_every_option(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         cli.main([command, "--help"])
@@ -65,14 +70,44 @@ def test_evaluate_prints_and_writes_the_same_rows(
     arguments = ["evaluate", run / LAST, "--root", creatures, "--scales", "1.0", "--format", "json", "--quiet"]
     assert cli.main([*map(str, arguments), "--out", str(tmp_path)]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["method"] for row in rows] == [
-        *("cam", "cam+pamr", "cam+scg", "cam+scg+pamr", "decoder", "decoder+pamr", "decoder (arg-max)")
+    seeds = ("cam", "cam+pamr", "cam+scg", "cam+scg+pamr", "decoder", "decoder+pamr")
+    choices = ("oracle", *DEFAULT_WAYS)
+    assert [(row["method"], row["choice"]) for row in rows] == [
+        *((seed, choice) for seed in seeds for choice in choices),
+        ("decoder (arg-max)", "none"),
     ]
-    assert [row["oracle"] for row in rows] == [True] * 6 + [False]
+    assert all(row["oracle"] == (row["choice"] == "oracle") for row in rows)
     assert json.loads((tmp_path / "table.json").read_text()) == rows
     command = (tmp_path / "command.txt").read_text().strip()
     assert command == "rsepm-edu evaluate last.pt --split train --scales 1.0"
     cli.build_parser().parse_args(command.split()[1:])  # a command that can be given again
+
+
+def test_evaluate_takes_other_ways_to_choose(
+    run: Path, creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["evaluate", run / LAST, "--root", creatures, "--scales", "1.0", "--format", "json", "--quiet"]
+    assert cli.main([*map(str, arguments), "--choose", "otsu,stability", "--out", str(tmp_path)]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["choice"] for row in rows[:3]] == ["oracle", "otsu", "stability"]
+    assert (tmp_path / "command.txt").read_text().strip().endswith("--choose otsu,stability")
+
+
+def test_choose_ranks_checkpoints_of_a_folder_without_masks(
+    run: Path, creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "maskless"
+    shutil.copytree(creatures, root, ignore=shutil.ignore_patterns("SegmentationClass", "SegmentationObject"))
+    other = tmp_path / "other.pt"
+    shutil.copyfile(run / LAST, other)
+    arguments = ["choose", run / LAST, other, "--root", root, "--pictures", "2", "--scales", "1.0", "--quiet"]
+    assert cli.main([*map(str, arguments), "--choose", "colour,otsu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    heads = [line for line in lines if not line.startswith(" ")]
+    assert [head.split(":")[0] for head in heads] == ["colour", "otsu"]
+    ranked = [line.split() for line in lines if line.startswith("  ") and not line.startswith("    ")]
+    assert [name for _, name in ranked] == [str(run / LAST), str(other)] * 2  # equals stay in the order given
+    assert sum(" θ " in line for line in lines) == 2 * 2 * 6
 
 
 def test_evaluate_final_uses_no_tags_and_no_oracle(
@@ -93,6 +128,38 @@ def test_evaluate_final_uses_no_tags_and_no_oracle(
     assert cli.main([*map(str, arguments)]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert row["method"] == "rs+epm segmentation on val" and not row["oracle"] and row["threshold"] is None
+
+
+def test_evaluate_tells_classes_boundaries_and_cases(
+    run: Path, creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["evaluate", run / LAST, "--root", creatures, "--scales", "1.0", "--quiet", "--map", "cam+pamr"]
+    arguments += ["--per-class", "--boundary", "--cases", tmp_path / "cases", "--count", 2, "--out", tmp_path / "out"]
+    assert cli.main([*map(str, arguments), "--format", "json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["rows"] == json.loads((tmp_path / "out" / "table.json").read_text())
+    classes = json.loads((tmp_path / "out" / "per_class.json").read_text())
+    assert printed["classes"] == classes
+    told = [row for row in printed["rows"] if row["choice"] in ("oracle", "none")]
+    assert {row["method"] for row in told} == {entry["method"] for entry in classes}
+    for row in told:  # the same numbers, told by class
+        mine = [entry for entry in classes if entry["method"] == row["method"] and entry["iou"] is not None]
+        assert 100 * sum(entry["iou"] for entry in mine) / len(mine) == pytest.approx(row["miou"], abs=0.02)
+    assert {entry["method"] for entry in classes if "boundary_iou" in entry} == {"cam+pamr"}
+    assert "**cam+pamr**" in (tmp_path / "out" / "per_class.md").read_text()
+    assert sorted(path.name for path in (tmp_path / "cases").iterdir()) == ["best.png", "worst.png"]
+    command = (tmp_path / "out" / "command.txt").read_text().split()
+    assert command[-4:] == ["--per-class", "--boundary", "--map", "cam+pamr"]
+    cli.build_parser().parse_args(command[1:])
+
+
+def test_evaluate_final_tells_its_boundary_alone(
+    run: Path, creatures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["evaluate", run / LAST, "--root", creatures, "--scales", "1.0", "--quiet", "--final", "--boundary"]
+    assert cli.main([*map(str, arguments)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("rs+epm segmentation on val") == 2 and "boundary IoU" in printed
 
 
 def test_segment_writes_palette_masks_and_overlays_of_the_pictures_size(run: Path, tmp_path: Path) -> None:
@@ -134,6 +201,13 @@ def test_what_a_user_can_get_wrong(
         (("evaluate", picture), "expected a whole checkpoint"),
         (("evaluate", run / LAST, "--root", creatures, "--split", "test"), "expected a split"),
         (("evaluate", run / LAST, "--root", creatures, "--classes", "unicorn"), "--classes: expected names among"),
+        (
+            ("evaluate", run / LAST, "--root", creatures, "--scales", "1", "--boundary", "--map", "cam+crf", "--quiet"),
+            "--map: expected one of cam, cam+pamr",
+        ),
+        (("evaluate", run / LAST, "--root", creatures, "--map", "cam"), "--map: expected with --boundary or --cases"),
+        (("choose", run / LAST, "--root", creatures, "--pictures", "0"), "--pictures: expected at least 1, got 0"),
+        (("choose", picture, "--root", creatures), "expected a whole checkpoint"),
         (("segment", run / LAST, tmp_path / "none.jpg", "--out", out), "expected a picture, got no such file"),
         (("segment", run / LAST, creatures / "ImageSets", "--out", out), "expected a folder with JPEG or PNG files"),
         (("segment", run / LAST, picture, picture, "--out", out), "expected pictures of different names"),
@@ -145,7 +219,14 @@ def test_what_a_user_can_get_wrong(
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["paint"], ["train"], ["segment", "a.pt", "b.jpg", "--out", "c", "--scales", "0"]]
+    "arguments",
+    [
+        [],
+        ["paint"],
+        ["train"],
+        ["segment", "a.pt", "b.jpg", "--out", "c", "--scales", "0"],
+        ["choose", "a.pt", "--choose", "x"],
+    ],
 )
 def test_wrong_options_are_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
@@ -166,9 +247,9 @@ def test_a_loss_that_is_not_finite_is_one_line_too(
 def test_demo_trains_scores_and_draws(
     creatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "ensure_creatures", lambda: creatures)
+    monkeypatch.setattr(demo, "ensure_creatures", lambda: creatures)
     small = preset("creatures-cpu", epochs=3, seed_start=1, mix_start=2, size=32, batch_size=4, decoder_channels=16)
-    monkeypatch.setattr(cli, "preset", lambda name, **changes: replace(small, **changes))
+    monkeypatch.setattr(demo, "preset", lambda name, **changes: replace(small, **changes))
     out = tmp_path / "demo"
     assert cli.main(["demo", "--out", str(out), "--quiet"]) == 0
     printed = capsys.readouterr().out
@@ -177,3 +258,120 @@ def test_demo_trains_scores_and_draws(
     assert list((out / "panels").glob("*.png")) and len(list((out / "masks").glob("*.png"))) == 6
     assert (out / "table" / "table.json").is_file()
     assert "finished" in fails(capsys, "demo", "--out", out)
+
+
+# multistage
+
+SMALL = (
+    *("--set", "scales=(1.0,)", "--set", "final_scales=(1.0,)", "--set", "walk_steps=4"),
+    *("--set", "walk.epochs=1", "--set", "walk.size=32", "--set", "walk.batch_size=4"),
+    *("--set", "segmentation.epochs=1", "--set", "segmentation.size=32", "--set", "segmentation.channels=16"),
+    *("--set", "segmentation.rates=(1, 2)", "--set", "segmentation.batch_size=4"),
+)
+
+
+def multistage(run: Path, root: Path, out: Path, *more: str) -> list[str]:
+    arguments = ["multistage", str(run / LAST), "--preset", "creatures-cpu", "--root", str(root), "--out", str(out)]
+    return [*arguments, "--quiet", *SMALL, *more]
+
+
+@pytest.fixture(scope="module")
+def stages(run: Path, creatures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("stages") / "out"
+    assert cli.main(multistage(run, creatures, out)) == 0
+    return out
+
+
+def test_multistage_goes_through_all_stages_and_prints_their_scores(
+    run: Path, creatures: Path, stages: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = stages / "6_deeplabv3+_boundary_0.25_crf"
+    written = json.loads((last / "table" / "table.json").read_text())
+    capsys.readouterr()
+    assert cli.main(multistage(run, creatures, stages)) == 0  # all is there
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[-1] == str(last / LAST)
+    assert [row["method"] for row in written] == [
+        *("decoder", "decoder", "decoder + IRN walk", "decoder + IRN walk", "decoder + IRN walk + CRF"),
+        *(
+            "decoder + IRN walk + CRF → DeepLabv3+ (val, no tags)",
+            "decoder + IRN walk + CRF → DeepLabv3+ + CRF (val, no tags)",
+        ),
+    ]
+    assert all(f"\n{row['method']} " in printed for row in written)
+    command = (last / "table" / "command.txt").read_text().strip()
+    assert command.startswith("rsepm-edu multistage last.pt --preset creatures-cpu --out OUT --walk boundary ")
+    cli.build_parser().parse_args(shlex.split(command)[1:])  # a command that can be given again
+
+
+def test_multistage_refuses_what_does_not_go_together(
+    run: Path, creatures: Path, stages: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = fails(capsys, *multistage(run, creatures, stages, "--set", "foreground=0.5"))
+    assert "expected labels.foreground = 0.3 as for the files there, got 0.5 (remove the folder, " in error
+    error = fails(capsys, *multistage(run, creatures, stages, "--set", "segmentation.learning_rate=fast"))
+    assert "--set learning_rate: expected a value like 0.0003, got 'fast'" in error
+    assert "expected a setting (" in fails(capsys, *multistage(run, creatures, stages, "--set", "epochs=1"))
+    assert "threshold: expected 0 or more" in fails(capsys, *multistage(run, creatures, tmp_path, "--threshold", "2"))
+    error = fails(capsys, "multistage", run / LAST, "--preset", "voc-gpu", "--out", tmp_path)
+    assert "--root: expected the folder of the data for preset voc-gpu, got none" in error
+    missing = tmp_path / "none.pt"
+    error = fails(capsys, "multistage", missing, "--preset", "creatures-cpu", "--out", tmp_path)
+    assert f"{missing}: expected a checkpoint, got no such file" in error
+
+
+def test_the_segmenter_segments_and_is_evaluated_like_any_network(
+    stages: Path, creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = stages / "6_deeplabv3+_boundary_0.25_crf" / LAST
+    arguments = [
+        "evaluate",
+        str(checkpoint),
+        "--root",
+        str(creatures),
+        "--scales",
+        "1.0",
+        "--format",
+        "json",
+        "--quiet",
+    ]
+    capsys.readouterr()
+    assert cli.main([*arguments, "--out", str(tmp_path / "table")]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["method"] == "deeplabv3+ segmentation on val" and not row["oracle"] and row["threshold"] is None
+    (stored,) = [
+        other
+        for other in json.loads((checkpoint.parent / "table" / "table.json").read_text())
+        if other["method"] == "decoder + IRN walk + CRF → DeepLabv3+ (val, no tags)"
+    ]
+    assert {name: row[name] for name in ("miou", "fp", "fn")} == {name: stored[name] for name in ("miou", "fp", "fn")}
+    val = VocDataset(creatures, "val")
+    out = tmp_path / "masks"
+    picture = str(val.image_path(val.names[0]))
+    assert cli.main(["segment", str(checkpoint), picture, "--out", str(out), "--scales", "1.0", "--quiet"]) == 0
+    assert torch.equal(
+        read_mask(out / f"{val.names[0]}.png"), read_mask(checkpoint.parent / "val" / f"{val.names[0]}.png")
+    )
+
+
+def test_data_without_masks_is_not_scored(
+    run: Path, creatures: Path, stages: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, out = shutil.copytree(creatures, tmp_path / "set"), shutil.copytree(stages, tmp_path / "out")
+    shutil.rmtree(root / "SegmentationClass")
+    shutil.rmtree(out / "6_deeplabv3+_boundary_0.25_crf" / "table")
+    capsys.readouterr()
+    assert cli.main(multistage(run, root, out)) == 0
+    assert capsys.readouterr().out == f"{out / '6_deeplabv3+_boundary_0.25_crf' / LAST}\n"
+
+
+def test_a_segmenter_has_its_boundaries_and_cases_told_too(
+    stages: Path, creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["evaluate", stages / "6_deeplabv3+_boundary_0.25_crf" / LAST, "--root", creatures, "--quiet"]
+    arguments += ["--scales", "1.0", "--per-class", "--boundary", "--cases", tmp_path / "cases", "--count", "1"]
+    assert cli.main([*map(str, arguments), "--format", "json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert {entry["method"] for entry in printed["classes"]} == {"deeplabv3+ segmentation on val"}
+    assert all("boundary_iou" in entry for entry in printed["classes"])
+    assert sorted(path.name for path in (tmp_path / "cases").iterdir()) == ["best.png", "worst.png"]

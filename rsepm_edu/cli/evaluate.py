@@ -1,0 +1,241 @@
+"""rsepm-edu evaluate: how good a checkpoint is, as a table."""
+
+import argparse
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rsepm_edu.cli.options import add_common, add_scales, add_ways, expect_classes, on_device
+from rsepm_edu.data.creatures import ensure_creatures
+from rsepm_edu.data.voc import VocDataset
+from rsepm_edu.errors import UserError
+from rsepm_edu.evaluation import per_class, tables
+from rsepm_edu.evaluation.boundary import boundary_counts, boundary_iou
+from rsepm_edu.evaluation.cases import Extremes
+from rsepm_edu.evaluation.choosing import DEFAULT_WAYS, choose_thresholds, thresholds_of
+from rsepm_edu.evaluation.inference import TAG_THRESHOLD
+from rsepm_edu.evaluation.label_maps import LabelMap, label_maps
+from rsepm_edu.evaluation.metrics import BACKGROUND_NAME, scores
+from rsepm_edu.evaluation.per_class import ClassTable, MapCounts, class_counts, seed_counts
+from rsepm_edu.evaluation.scoring import (
+    ARGMAX,
+    DECODER_SEEDS,
+    SEEDS,
+    score_seeds,
+    segmentation_confusion,
+)
+from rsepm_edu.evaluation.tables import Row
+from rsepm_edu.files import atomic_write_text
+from rsepm_edu.models.network import SingleStageNetwork
+from rsepm_edu.models.segmenters import Segmenter
+from rsepm_edu.training.checkpoint import load_checkpoint, load_network
+from rsepm_edu.training.config import WITHOUT_DECODER, TrainConfig, method_name
+from rsepm_edu.training.segmentation import SegmentationConfig, is_segmenter, load_segmenter, read_segmentation_config
+from rsepm_edu.viz.cases import save_cases
+
+
+def add_command(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.description = (
+        "Scores a checkpoint: mIoU, FP and FN from one confusion matrix over the split, void left out. Maps as seeds, "
+        "tags given, each at its ORACLE threshold and at one chosen without masks; or, with --final, the segmentation "
+        "without tags. A segmenter of multistage has no seeds: it is always scored without tags."
+    )
+    parser.add_argument("checkpoint", type=Path, help="a last.pt, of train or of multistage")
+    parser.add_argument("--root", type=Path, help="VOC devkit with masks; default: Creatures")
+    parser.add_argument("--split", default=None, help="split to score (default: train, with --final val)")
+    parser.add_argument("--classes", help="foreground classes of the means, comma separated (default: all)")
+    parser.add_argument(
+        "--final", action="store_true", help=f"no tags: classes from the classifier at probability {TAG_THRESHOLD}"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("text", "json", "markdown"),
+        default="text",
+        help="of the table; json is a list of rows, with --per-class or --boundary an object of rows and classes",
+    )
+    add_ways(parser)
+    parser.add_argument("--out", type=Path, help="folder for table.json, table.md, command, config and versions")
+    parser.add_argument(
+        "--per-class",
+        action="store_true",
+        help="a table of the classes for every map, at its oracle threshold or by arg-max: IoU, FN, and FP split into "
+        "background and other classes",
+    )
+    parser.add_argument(
+        "--boundary", action="store_true", help="boundary IoU of every class, of the label maps of --map; a second pass"
+    )
+    parser.add_argument(
+        "--cases",
+        type=Path,
+        metavar="FOLDER",
+        help="pictures of the worst and the best cases, of the label maps of --map; for looking only",
+    )
+    parser.add_argument("--count", type=_parse_count, default=6, help="of --cases, each (default: %(default)s)")
+    parser.add_argument(
+        "--map",
+        help=f"row that --boundary and --cases look at, e.g. cam+pamr (default: {ARGMAX}; cam without a decoder)",
+    )
+    add_scales(parser)
+    add_common(parser)
+    parser.set_defaults(run=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    if is_segmenter(options.checkpoint):
+        settings = read_segmentation_config(options.checkpoint)
+        _evaluate_final(options, load_segmenter(options.checkpoint), settings, settings.head)
+        return
+    config, network = load_checkpoint(options.checkpoint).config, load_network(options.checkpoint)
+    if options.final:
+        _evaluate_final(options, network, config, method_name(config.method, config.mixing))
+    else:
+        _evaluate_seeds(options, network, config)
+
+
+def _evaluate_final(
+    options: argparse.Namespace,
+    network: SingleStageNetwork | Segmenter,
+    config: TrainConfig | SegmentationConfig,
+    name: str,
+) -> None:
+    """The segmentation, without tags."""
+    split = options.split or "val"
+    dataset = _scored_split(options, split, network.classes)
+    classes = _parse_classes(options.classes, dataset.classes)
+    method = f"{name} segmentation on {split}"
+    looked_at = _map_to_look_at(options, [method])
+    network = on_device(network, options)
+    maps = {"scales": options.scales, "progress": not options.quiet}
+    confusion = segmentation_confusion(network, dataset, **maps)
+    result = scores(confusion, dataset.classes, classes=classes)
+    rows = [Row.from_scores(method, result, threshold=None, oracle=False, seed=config.seed)]
+    drawn = label_maps(network, dataset, tags=False, **maps)
+    class_tables = _class_tables(options, dataset, {method: MapCounts(None, confusion)}, looked_at, classes, drawn)
+    _show(options, rows, class_tables, split, classes, config)
+
+
+def _evaluate_seeds(options: argparse.Namespace, network: SingleStageNetwork, config: TrainConfig) -> None:
+    """Every map as a seed, tags given."""
+    split = options.split or "train"
+    dataset = _scored_split(options, split, network.classes)
+    classes = _parse_classes(options.classes, dataset.classes)
+    decode = config.method not in WITHOUT_DECODER
+    looked_at = _map_to_look_at(options, [*SEEDS, *([*DECODER_SEEDS, ARGMAX] if decode else [])])
+    network = on_device(network, options)
+    maps: dict[str, Any] = {
+        "scales": options.scales,
+        "scg_threshold": config.scg_threshold,
+        "pamr_stride": config.pamr_stride,
+        "progress": not options.quiet,
+    }
+    chosen = choose_thresholds(network, dataset, ways=options.choose, decode=decode, **maps)
+    seed_scores = score_seeds(network, dataset, decode=decode, **maps)
+    rows = seed_scores.rows(seed=config.seed, chosen=thresholds_of(chosen), classes=classes)
+    counts = seed_counts(seed_scores, classes=classes)
+    threshold = None if looked_at is None else counts[looked_at].threshold
+    seed = None if looked_at is None or threshold is None else (looked_at, threshold)
+    drawn = label_maps(network, dataset, tags=True, seed=seed, **maps)
+    class_tables = _class_tables(options, dataset, counts, looked_at, classes, drawn)
+    _show(options, rows, class_tables, split, classes, config)
+
+
+def _scored_split(options: argparse.Namespace, split: str, classes: tuple[str, ...]) -> VocDataset:
+    dataset = VocDataset(options.root or ensure_creatures(), split, masks=True)
+    expect_classes(dataset, classes)
+    return dataset
+
+
+def _show(
+    options: argparse.Namespace,
+    rows: list[Row],
+    class_tables: list[ClassTable],
+    split: str,
+    classes: tuple[str, ...] | None,
+    config: TrainConfig | SegmentationConfig,
+) -> None:
+    """Print the tables and, where it is asked for, write them."""
+    show = {"text": tables.text, "json": tables.to_json, "markdown": tables.markdown}[options.format]
+    if class_tables and options.format == "json":
+        both = {"rows": json.loads(tables.to_json(rows)), "classes": per_class.to_objects(class_tables)}
+        print(json.dumps(both, indent=2, ensure_ascii=False))
+    else:
+        print(show(rows))
+        if class_tables:
+            print((per_class.text if options.format == "text" else per_class.markdown)(class_tables))
+    if options.out is not None:
+        # Without the paths of this machine: the checkpoint by its name, the data set not at all.
+        words = ["rsepm-edu", "evaluate", options.checkpoint.name, "--split", split]
+        words += ["--scales", ",".join(map(str, options.scales))]
+        words += ["--classes", ",".join(classes)] if classes else []
+        words += ["--choose", ",".join(options.choose)] if options.choose != DEFAULT_WAYS else []
+        words += ["--final"] if options.final else []
+        words += ["--per-class"] if options.per_class else []
+        words += ["--boundary"] if options.boundary else []
+        words += ["--map", options.map] if options.map and options.boundary else []
+        settings = config.to_dict() | {"weights": Path(config.weights).name}
+        tables.write_results(options.out, rows, command=shlex.join(words), config=settings, log=None)
+        if class_tables:
+            atomic_write_text(options.out / "per_class.json", per_class.to_json(class_tables))
+            atomic_write_text(options.out / "per_class.md", per_class.markdown(class_tables))
+
+
+def _map_to_look_at(options: argparse.Namespace, known: Sequence[str]) -> str | None:
+    """The row of --boundary and --cases, checked before the pictures are gone through."""
+    if not options.boundary and options.cases is None:
+        if options.map is not None:
+            raise UserError(f"--map: expected with --boundary or --cases, got {options.map!r} alone")
+        return None
+    if options.map is None:
+        return ARGMAX if ARGMAX in known else known[0]
+    if options.map not in known:
+        raise UserError(f"--map: expected one of {', '.join(known)}, got {options.map!r}")
+    return options.map
+
+
+def _class_tables(
+    options: argparse.Namespace,
+    dataset: VocDataset,
+    counts: Mapping[str, MapCounts],
+    looked_at: str | None,
+    classes: tuple[str, ...] | None,
+    maps: Iterable[LabelMap],
+) -> list[ClassTable]:
+    """The tables that were asked for; ``maps``, a second pass over the pictures, only where they need it."""
+    names = dataset.classes
+    boundary = None
+    if looked_at is not None:
+        near, extremes = torch.zeros(len(names) + 1, 3, dtype=torch.int64), Extremes(len(names) + 1, options.count)
+        for drawn in maps:
+            extremes.update(drawn.name, drawn.prediction, drawn.truth)
+            if options.boundary:
+                near += boundary_counts(drawn.prediction[None], drawn.truth[None], len(names) + 1)
+        if options.boundary:
+            boundary = boundary_iou(near, [BACKGROUND_NAME, *names])
+        if options.cases is not None:
+            save_cases(options.cases, extremes, dataset)
+    return [
+        ClassTable(method, class_counts(confusion, names, classes=classes), boundary if method == looked_at else None)
+        for method, (_, confusion) in counts.items()
+        if options.per_class or (boundary is not None and method == looked_at)
+    ]
+
+
+def _parse_classes(text: str | None, known: tuple[str, ...]) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    classes = tuple(name.strip() for name in text.split(","))
+    unknown = [name for name in classes if name not in known]
+    if unknown:
+        raise UserError(f"--classes: expected names among {', '.join(known)}, got {', '.join(unknown)}")
+    return classes
+
+
+def _parse_count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of pictures, at least 1, got {text!r}")
+    return int(text)

@@ -1,0 +1,118 @@
+"""Options and checks that several commands share."""
+
+import argparse
+import ast
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from rsepm_edu.data.voc import VocDataset
+from rsepm_edu.errors import UserError
+from rsepm_edu.evaluation.choosing import CRITERIA, DEFAULT_WAYS
+from rsepm_edu.evaluation.inference import SCALES
+from rsepm_edu.models.device import resolve_device
+from rsepm_edu.training.config import Settings
+
+AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Device and progress bars."""
+    parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 … (default: the GPU if there is one)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def add_scales(parser: argparse.ArgumentParser) -> None:
+    """Sizes at which pictures are seen."""
+    parser.add_argument(
+        "--scales",
+        type=_parse_scales,
+        default=SCALES,
+        help="sizes at which a picture is seen, each with its mirror image (default: 1.0,0.5,1.5,2.0)",
+    )
+
+
+def _parse_scales(text: str) -> tuple[float, ...]:
+    try:
+        scales = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        scales = ()
+    if not scales or min(scales) <= 0:
+        raise argparse.ArgumentTypeError(f"expected positive numbers like 1.0,0.5, got {text!r}")
+    return scales
+
+
+def add_ways(parser: argparse.ArgumentParser) -> None:
+    """Ways to choose thresholds without masks."""
+    parser.add_argument(
+        "--choose",
+        type=_parse_ways,
+        default=DEFAULT_WAYS,
+        metavar="WAY,…",
+        help=f"ways to choose thresholds without masks: {', '.join(CRITERIA)} (default: {', '.join(DEFAULT_WAYS)})",
+    )
+
+
+def _parse_ways(text: str) -> tuple[str, ...]:
+    ways = tuple(dict.fromkeys(way.strip() for way in text.split(",")))
+    if not all(way in CRITERIA for way in ways):
+        raise argparse.ArgumentTypeError(f"expected some of {', '.join(CRITERIA)}, got {text!r}")
+    return ways
+
+
+def add_changes(parser: argparse.ArgumentParser, example: str) -> None:
+    """Changes of single settings, for ``parse_change``."""
+    parser.add_argument(
+        "--set",
+        dest="changes",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help=f"change a setting, e.g. {example}; may be given again and again",
+    )
+
+
+def parse_change(text: str, settings: Settings) -> tuple[str, Any]:
+    """Name and value of a change to one of ``settings``, which also say of which kind the value must be.
+
+    Raises:
+        UserError: not NAME=VALUE, an unknown name, or a value of another kind.
+    """
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"--set: expected NAME=VALUE, got {text!r}")
+    known = settings.to_dict()
+    if name not in known:
+        raise UserError(f"--set: expected a setting ({', '.join(known)}), got {name!r}")
+    default = known[name]
+    if isinstance(default, str):
+        return name, value
+    try:
+        parsed = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        parsed = None
+    expected = float if isinstance(default, float) else type(default)
+    if expected is float and type(parsed) is int:
+        parsed = float(parsed)
+    if type(parsed) is not expected:
+        raise UserError(f"--set {name}: expected a value like {default!r}, got {value!r}")
+    return name, parsed
+
+
+def on_device(network: AnyNetwork, options: argparse.Namespace) -> AnyNetwork:
+    """The network where ``--device`` wants it."""
+    return network.to(resolve_device(options.device)).to(memory_format=torch.channels_last)
+
+
+def expect_classes(dataset: VocDataset, classes: tuple[str, ...]) -> None:
+    """Check that data and checkpoint speak of the same classes.
+
+    Raises:
+        UserError: they do not.
+    """
+    if dataset.classes != classes:
+        raise UserError(
+            f"{dataset.devkit}: expected the checkpoint's classes {', '.join(classes)}, "
+            f"got {', '.join(dataset.classes)}"
+        )

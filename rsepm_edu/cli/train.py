@@ -1,0 +1,57 @@
+"""rsepm-edu train: from pictures with tags to a checkpoint."""
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+
+from rsepm_edu.cli.options import add_changes, add_common, parse_change
+from rsepm_edu.data.creatures import ensure_creatures
+from rsepm_edu.errors import UserError
+from rsepm_edu.training.config import PRESETS, TrainConfig, preset
+from rsepm_edu.training.keeping import LAST
+from rsepm_edu.training.loop import train
+
+
+def add_command(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    names = ", ".join(PRESETS)
+    settings = ", ".join(field.name for field in fields(TrainConfig))
+    parser.description = (
+        "Trains on the pictures and tags of a folder in VOC's layout. Nothing that is learnt sees a mask; only the "
+        "panels show the truth, where there is one."
+    )
+    parser.epilog = f"settings for --set: {settings} (explained in rsepm_edu/training/config.py)"
+    parser.add_argument("--preset", required=True, help=f"settings to start from: {names}")
+    parser.add_argument("--root", type=Path, help="VOC devkit (holds JPEGImages); default for creatures-cpu: Creatures")
+    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, logs and pictures")
+    add_changes(parser, "--set epochs=10 --set method=rs")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const=True,
+        default=False,
+        choices=("auto",),
+        help="go on from the newest whole last.pt in OUT or COPY_TO, bit for bit on the CPU; auto: if there is one",
+    )
+    parser.add_argument("--copy-to", type=Path, help="a second folder for every checkpoint, such as a mounted drive")
+    add_common(parser)
+    parser.set_defaults(run=_train)
+
+
+def _train(options: argparse.Namespace) -> None:
+    config = preset(options.preset, **dict(parse_change(change, TrainConfig()) for change in options.changes))
+    root = options.root
+    if root is None:
+        if config.backbone != "creatures":
+            raise UserError(f"--root: expected the folder of the data for preset {options.preset}, got none")
+        root = ensure_creatures()
+    train(
+        config,
+        root,
+        options.out,
+        resume=options.resume,
+        copy_to=options.copy_to,
+        device=options.device,
+        progress=not options.quiet,
+    )
+    print(options.out / LAST)
