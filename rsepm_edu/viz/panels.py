@@ -273,14 +273,16 @@ def curves(
     *,
     xlabel: str,
     mark: tuple[float, str] | None = None,
+    limit: float = 1.0,
 ) -> Figure:
-    """Curves over a common axis, each between 0 and 1 (scores over thresholds, say).
+    """Curves over a common axis, upwards from 0 (scores over thresholds, say).
 
     Args:
         x: where the values were taken.
-        lines: name to one value for each x.
+        lines: name to one value for each x; NaN leaves a gap.
         xlabel: what x is.
         mark: a place on the axis to point out, and its name.
+        limit: where the upward axis ends.
 
     Raises:
         ValueError: a line that has not one value for each x.
@@ -293,10 +295,61 @@ def curves(
         ax.plot(x, values, ".-", color=colour, label=name)
     if mark is not None:
         ax.axvline(mark[0], color="0.6", linestyle=":", label=mark[1])
-    ax.set(xlabel=xlabel, ylim=(0, 1))
+    ax.set(xlabel=xlabel, ylim=(0, limit))
     ax.grid(axis="y", color="0.92")
     ax.spines[["top", "right"]].set_visible(False)
     figure.legend(fontsize=8, frameon=False, ncols=len(lines) + 1, loc="outside upper center")
+    return figure
+
+
+def ranges(
+    rows: Mapping[str, Sequence[float]],
+    *,
+    xlabel: str,
+    marks: Mapping[str, float] | None = None,
+    mark_name: str = "",
+    zero: bool = False,
+) -> Figure:
+    """One line a row: every value as a dot, a bar from the lowest to the highest, a stroke at the mean.
+
+    Args:
+        rows: name to its values (one a seed, say), from top to bottom; a row may be empty.
+        xlabel: what the values are.
+        marks: name to one more value, an open diamond beside the dots: somebody else's number, say.
+        mark_name: what the diamonds are, for the legend.
+        zero: point out 0, for differences.
+
+    Raises:
+        ValueError: no row, a value that is not finite, or a mark for a row that is not there.
+    """
+    marks = marks or {}
+    if not rows or not set(marks) <= set(rows):
+        raise ValueError(f"expected rows, and marks among them, got {list(rows)} and {list(marks)}")
+    if not np.isfinite([*itertools.chain(*rows.values()), *marks.values()]).all():
+        raise ValueError("expected finite values")
+    figure = _Figure(figsize=(7.2, 0.75 + 0.24 * len(rows)), layout="constrained")
+    ax = figure.subplots()
+    if zero:
+        ax.axvline(0, color="0.6", linewidth=1)
+    for y, (name, values) in enumerate(rows.items()):
+        if len(values):
+            ax.plot([min(values), max(values)], [y, y], color=LINE_COLOURS[0], linewidth=4, alpha=0.3)
+            ax.plot([sum(values) / len(values)], [y], "|", color=LINE_COLOURS[0], markersize=12, markeredgewidth=2)
+            ax.plot(values, [y] * len(values), "o", color=LINE_COLOURS[0], markersize=4.5, markeredgecolor="white")
+        if name in marks:
+            ax.plot([marks[name]], [y], "D", color=LINE_COLOURS[1], markerfacecolor="none", markersize=7)
+    ax.set_yticks(range(len(rows)), list(rows), fontsize=8)
+    ax.set(xlabel=xlabel, ylim=(len(rows) - 0.5, -0.5))
+    ax.grid(axis="x", color="0.92")
+    ax.spines[["top", "right"]].set_visible(False)
+    if marks:
+        handles = [
+            Line2D([], [], color=LINE_COLOURS[0], linestyle="", marker="o", markeredgecolor="white"),
+            Line2D([], [], color=LINE_COLOURS[1], linestyle="", marker="D", markerfacecolor="none"),
+        ]
+        figure.legend(
+            handles, ["ours, a dot a seed", mark_name], fontsize=8, frameon=False, ncols=2, loc="outside upper right"
+        )
     return figure
 
 

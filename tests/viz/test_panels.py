@@ -138,6 +138,17 @@ def test_numbers_writes_every_entry():
         panels.numbers({"F": torch.zeros(1, 1, 1, 1)})
 
 
+def test_curves_draws_every_value_up_to_its_limit():
+    ax = panels.curves(
+        [1, 2, 3], {"a": [0.5, 1.5, 0.2], "b": [float("nan"), 0.1, 0.2]}, xlabel="epoch", limit=1.6
+    ).axes[0]
+    assert ax.get_ylim() == (0, 1.6)
+    assert [line.get_label() for line in ax.lines] == ["a", "b"]
+    assert ax.lines[0].get_ydata().tolist() == [0.5, 1.5, 0.2]
+    with pytest.raises(ValueError, match="a: expected 3 values, got 2"):
+        panels.curves([1, 2, 3], {"a": [0.5, 1.5]}, xlabel="epoch")
+
+
 def test_figures_leave_no_pyplot_state(image):
     import matplotlib.pyplot as plt
 
@@ -243,3 +254,31 @@ def test_plane_rejects_what_no_mask_can_have(value, said):
         panels.plane({}, lines={"a": value})
     with pytest.raises(ValueError, match=said.replace("a: ", "arrow: ")):
         panels.plane({}, arrows=[((0, 0), value)])
+
+
+def test_ranges_draws_every_value_its_range_and_the_mark():
+    figure = panels.ranges(
+        {"CAM": [40.0, 43.0, 41.0], "RS": [], "EPM": [50.0]},
+        xlabel="mIoU",
+        marks={"RS": 45.0},
+        mark_name="theirs",
+        zero=True,
+    )
+    (ax,) = figure.axes
+    drawn = [np.column_stack(line.get_data()).tolist() for line in ax.lines]
+    assert [[40.0, 0.0], [43.0, 0.0]] in drawn  # the range
+    assert [[124 / 3, 0.0]] in drawn  # the mean
+    assert [[40.0, 0.0], [43.0, 0.0], [41.0, 0.0]] in drawn
+    assert [[45.0, 1.0]] in drawn  # the mark of the row without values
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["CAM", "RS", "EPM"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["ours, a dot a seed", "theirs"]
+    assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_ranges_rejects_marks_of_no_row_and_what_is_no_number():
+    with pytest.raises(ValueError, match=r"expected rows, and marks among them, got \['a'\] and \['b'\]"):
+        panels.ranges({"a": [1.0]}, xlabel="x", marks={"b": 1.0})
+    with pytest.raises(ValueError, match="expected rows"):
+        panels.ranges({}, xlabel="x")
+    with pytest.raises(ValueError, match="expected finite values"):
+        panels.ranges({"a": [float("nan")]}, xlabel="x")

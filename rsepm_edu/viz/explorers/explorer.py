@@ -105,15 +105,16 @@ def compose(
     for i, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
         left = i * (width + GAP)
         canvas.paste(Image.fromarray(tile), (left, 0))
-        draw.text((left, height + 3), caption, fill="black", font=_font())
+        draw.text((left, height + 3), caption, fill="black", font=font())
     x, y = (len(tiles) - 1) * (width + GAP), height + LINE + 3
     for text, colour in legend:
         draw.rectangle((x, y + 3, x + 9, y + 12), fill=colour)
-        draw.text((x + 13, y), text, fill="black", font=_font())
-        x += 13 + round(draw.textlength(text, font=_font())) + 8
+        draw.text((x + 13, y), text, fill="black", font=font())
+        x += 13 + round(draw.textlength(text, font=font())) + 8
     return canvas
 
 
 @cache
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Of all words in explorers."""
     return ImageFont.load_default(size=13)

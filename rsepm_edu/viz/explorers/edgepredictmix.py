@@ -1,0 +1,134 @@
+"""Explore EdgePredict: move CF's thresholds and Canny's levels, see to which side the uncertain zone falls."""
+
+from collections.abc import Sequence
+
+import ipywidgets
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from rsepm_edu.labels import VOID
+from rsepm_edu.methods.edgepredictmix import canny_edges, meet
+from rsepm_edu.viz.explorers.explorer import EXTRA, MISSED, RIGHT, Explorer, compose, enlarge, outline
+from rsepm_edu.viz.panels import Array, Picture, judge, overlay, picture, verdict
+
+ZONES = {"object": (230, 159, 0), "not": (60, 60, 60), "uncertain": (190, 190, 190), "edge": (0, 114, 178)}
+STEPS = 32
+WIDEST = 510  # of Canny's gradient, of which a whole step from 0 to 1 makes 1020
+
+
+def edge_predict_explorer(
+    image: Array,
+    probabilities: Array,
+    names: Sequence[str],
+    truth: Array,
+    *,
+    certain: float = 0.55,
+    uncertain: float = 0.10,
+    low: int = 20,
+    high: int = 60,
+) -> "EdgePredictExplorer":
+    """Explore what EdgePredict makes of the probability map of one class.
+
+    Args:
+        image: uint8 3xHxW.
+        probabilities: float KxHxW in [0, 1], of the image's size. Classes that are zero everywhere are not offered.
+        names: the K class names.
+        truth: labels HxW (0 background, k + 1 for class k, 255 void).
+        certain, uncertain, low, high: where the sliders start, see `edge_predict`.
+
+    Raises:
+        ValueError: sizes differ, a map leaves [0, 1], or every map is zero.
+    """
+    return EdgePredictExplorer(
+        image, probabilities, names, truth, certain=certain, uncertain=uncertain, low=low, high=high
+    )
+
+
+class EdgePredictExplorer(Explorer):
+    """What `edge_predict_explorer` returns.
+
+    Controls: `choice` (Dropdown of classes), `thresholds` (FloatRangeSlider: uncertain, certain) and `levels`
+    (IntRangeSlider: Canny's low and high).
+    """
+
+    def __init__(
+        self,
+        image: Array,
+        probabilities: Array,
+        names: Sequence[str],
+        truth: Array,
+        *,
+        certain: float,
+        uncertain: float,
+        low: int,
+        high: int,
+    ) -> None:
+        self._image, self._truth = picture(image), np.asarray(truth)
+        self._maps = torch.as_tensor(np.asarray(probabilities, dtype=np.float32))
+        if len(self._maps) != len(names):
+            raise ValueError(f"expected {len(names)} maps, one a name, got {len(self._maps)}")
+        for values in self._maps:
+            overlay(self._image, values)  # rejects wrong sizes and values before a slider moves
+        if self._truth.shape != self._image.shape[:2]:
+            raise ValueError(f"expected truth {self._image.shape[:2]}, got {self._truth.shape}")
+        offered = [(name, k) for k, name in enumerate(names) if self._maps[k].any()]
+        if not offered:
+            raise ValueError("expected a map that is not zero everywhere, got none")
+        self.choice = ipywidgets.Dropdown(options=offered, description="class")
+        self.thresholds = ipywidgets.FloatRangeSlider(
+            value=(uncertain, certain), min=0.0, max=1.0, step=0.05, description="CF"
+        )
+        self.levels = ipywidgets.IntRangeSlider(value=(low, high), min=0, max=WIDEST, step=10, description="Canny")
+        super().__init__([self.choice, self.thresholds, self.levels])
+
+    def __repr__(self) -> str:
+        (uncertain, certain), (low, high) = self.thresholds.value, self.levels.value
+        return f"EdgePredictExplorer({self.choice.label}, CF {uncertain:.2f} to {certain:.2f}, Canny {low} to {high})"
+
+    def regions(self) -> dict[str, npt.NDArray[np.bool_]]:
+        """Bool HxW: `inside` and `outside` by CF, the `edge`, and both sides after the walk (`object`, `rest`)."""
+        (uncertain, certain), (low, high) = self.thresholds.value, self.levels.value
+        values = self._maps[int(self.choice.value)][None]
+        inside, outside = values >= certain, values <= uncertain
+        outside &= ~inside  # both sliders at one place: object wins
+        edge = canny_edges(values, low=low, high=high)
+        ends = meet(inside, outside, ~inside & ~outside & ~edge, steps=STEPS)
+        parts = (inside, outside, edge, *ends)
+        names = ("inside", "outside", "edge", "object", "rest")
+        return {name: part[0].numpy() for name, part in zip(names, parts, strict=True)}
+
+    def render(self) -> Image.Image:
+        label, parts = int(self.choice.value) + 1, self.regions()
+        tiles = [
+            enlarge(overlay(self._image, self._maps[label - 1], opacity=0.75)),
+            self._zones(parts["inside"], parts["outside"], parts["edge"]),
+            self._zones(parts["object"], parts["rest"], None),
+            enlarge(verdict(self._image, parts["object"], self._truth, label)),
+        ]
+        animal = outline(enlarge(self._truth == label))
+        for tile in tiles[:3]:
+            tile[animal] = 255
+        counted = self._truth != VOID
+        cf = (parts["inside"] | parts["outside"])[counted].mean()
+        walked = (parts["object"] | parts["rest"])[counted].mean()
+        shares = [int(part.sum()) for part in judge(parts["object"], self._truth, label)]
+        union = max(1, sum(shares))
+        texts = ("IoU {:.2f}", "FP {:.2f}", "FN {:.2f}")
+        legend = [
+            (text.format(n / union), colour)
+            for text, n, colour in zip(texts, shares, (RIGHT, EXTRA, MISSED), strict=True)
+        ]
+        captions = ["probability", f"CF decides {cf:.0%}; edges blue", f"after the walk {walked:.0%}", "called object"]
+        return compose(tiles, captions, legend)
+
+    def _zones(
+        self, inside: npt.NDArray[np.bool_], outside: npt.NDArray[np.bool_], edge: npt.NDArray[np.bool_] | None
+    ) -> Picture:
+        shown = np.full((*inside.shape, 3), ZONES["uncertain"], dtype=np.uint8)
+        shown[inside], shown[outside] = ZONES["object"], ZONES["not"]
+        if edge is not None:
+            shown[edge] = ZONES["edge"]
+        tile: Picture = enlarge(shown)
+        return tile
