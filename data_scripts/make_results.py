@@ -15,31 +15,39 @@ from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation import tables
 from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.files import atomic_write_text
-from rsepm_edu.training.config import TrainConfig, preset
-from rsepm_edu.training.experiments import Experiment, ablation
+from rsepm_edu.training.config import Method, Mixing, TrainConfig, method_name, preset
+from rsepm_edu.training.experiments import ABLATION, EVERY_MIXING, PUZZLE, Experiment, ablation
 
 VOC_SAMPLE, WEIGHTS = "RSEPM_EDU_VOC_SAMPLE", "RSEPM_EDU_WEIGHTS"
+TABLES: dict[str, tuple[str, tuple[tuple[Method, Mixing], ...]]] = {
+    "creatures": ("creatures", ABLATION),
+    "creatures-puzzle": ("creatures", PUZZLE),
+    "creatures-mixings": ("creatures", EVERY_MIXING),
+    "voc-sample": ("voc-sample", ABLATION),
+}
+"""By name: the data set, whose runs are shared by all its tables, and what is trained and scored on it."""
 VOC_6 = ("cat", "cow", "dog", "horse", "person", "sheep")
 
 
 def main() -> int:
     """Run from the root of the repository."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", choices=("creatures", "voc-sample"), help="which table")
-    parser.add_argument("--seeds", type=int, nargs="+", help="default: 0 1 2 for creatures, 0 for voc-sample")
+    parser.add_argument("name", choices=tuple(TABLES), help="which table")
+    parser.add_argument("--seeds", type=int, nargs="+", help="default: 0 1 2 on Creatures, 0 on photographs")
     parser.add_argument("--runs", type=Path, default=Path("runs/results"), help="checkpoints; a stopped run goes on")
     parser.add_argument("--results", type=Path, default=Path("results"), help="where the table goes")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads (default: all)")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    seeds = options.seeds or ([0, 1, 2] if options.name == "creatures" else [0])
+    data, branches = TABLES[options.name]
+    seeds = options.seeds or ([0, 1, 2] if data == "creatures" else [0])
     try:
         rows: list[Row] = []
         for seed in seeds:
-            experiment = make_experiment(options.name, seed, progress=not options.quiet)
-            runs = options.runs / options.name / f"seed_{seed}"
-            rows += ablation(experiment, runs, progress=not options.quiet)
+            experiment = make_experiment(data, seed, progress=not options.quiet)
+            runs = options.runs / data / f"seed_{seed}"
+            rows += ablation(experiment, runs, branches, progress=not options.quiet)
             print(tables.text(rows), flush=True)
             write(options.name, rows, experiment.config, seeds, options)
     except UserError as error:
@@ -48,9 +56,9 @@ def main() -> int:
     return 0
 
 
-def make_experiment(name: str, seed: int, *, progress: bool) -> Experiment:
-    """The settings behind a table."""
-    if name == "creatures":
+def make_experiment(data: str, seed: int, *, progress: bool) -> Experiment:
+    """The settings behind the tables of a data set."""
+    if data == "creatures":
         return Experiment(preset("creatures-cpu", seed=seed), ensure_creatures(), pictures=300, progress=progress)
     config = preset("voc-sample-cpu", seed=seed, weights=from_environment(WEIGHTS))
     root = Path(from_environment(VOC_SAMPLE))
@@ -71,13 +79,16 @@ def from_environment(name: str) -> str:
 
 def write(name: str, rows: list[Row], config: TrainConfig, seeds: list[int], options: argparse.Namespace) -> None:
     """Write results/<name> with one log of all runs."""
-    runs: Path = options.runs / name
+    data, branches = TABLES[name]
+    runs: Path = options.runs / data
     lines = [
-        json.dumps({"run": str(path.parent.relative_to(runs)), **json.loads(line)})
-        for path in sorted(runs.glob("seed_*/*/log.jsonl"))
+        json.dumps({"run": f"seed_{seed}/{run}", **json.loads(line)})
+        for seed in seeds
+        for run in (method_name(method, mixing) for method, mixing in branches)
+        if (path := runs / f"seed_{seed}" / run / "log.jsonl").is_file()
         for line in path.read_text("utf-8").splitlines()
     ]
-    log = runs / "log.jsonl"
+    log = runs / f"{name}.jsonl"
     atomic_write_text(log, "".join(f"{line}\n" for line in lines))
     command = ["python", "data_scripts/make_results.py", name, "--seeds", *map(str, seeds)]
     command += ["--threads", str(options.threads)]
