@@ -1,12 +1,21 @@
 """The checker of the exercises: a student's function beside the package's, on the same inputs."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from rsepm_edu.course.exercises import EXERCISES, Exercise
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a student's function gave for one input: `values` (float64 on the CPU), or a `problem` in one line."""
+
+    values: Tensor | None
+    problem: str = ""
 
 
 def check(name: str, answer: Callable[..., Any]) -> bool:
@@ -29,7 +38,7 @@ def check(name: str, answer: Callable[..., Any]) -> bool:
         return False
     print(f"Exercise {name}")
     for inputs in exercise.inputs(torch.Generator().manual_seed(0)):
-        right, line = _compare(exercise, answer, inputs)
+        right, line = judge(exercise, inputs, ask(answer, inputs))
         print(f"  {line}")
         if not right:
             return False
@@ -37,21 +46,28 @@ def check(name: str, answer: Callable[..., Any]) -> bool:
     return True
 
 
-def _compare(exercise: Exercise, answer: Callable[..., Any], inputs: tuple[Any, ...]) -> tuple[bool, str]:
-    wanted = _tensor(exercise.reference(*_copy(inputs)))
+def ask(function: Callable[..., Any], inputs: tuple[Any, ...]) -> Answer:
+    """Run a student's function on a copy of the inputs; whatever it does becomes an answer."""
     try:
-        given = answer(*_copy(inputs))
+        given = function(*_copy(inputs))
     except NotImplementedError:
-        return False, "Not done yet: write the function, then run this cell again."
+        return Answer(None, "Not done yet: write the function, then run this cell again.")
     except Exception as error:  # whatever a student's code may raise is an answer, not a crash
         reason = str(error).strip().split("\n")[0]
-        return False, f"Not yet: your function raised {type(error).__name__}: {reason}"
+        return Answer(None, f"Not yet: your function raised {type(error).__name__}: {reason}")
     if given is None:
-        return False, "Not yet: your function returned nothing. Is a `return` missing?"
+        return Answer(None, "Not yet: your function returned nothing. Is a `return` missing?")
     try:
-        found = _tensor(given)
+        return Answer(_tensor(given))
     except (TypeError, ValueError, RuntimeError):
-        return False, f"Not yet: expected numbers, got {type(given).__name__}."
+        return Answer(None, f"Not yet: expected numbers, got {type(given).__name__}.")
+
+
+def judge(exercise: Exercise, inputs: tuple[Any, ...], answer: Answer) -> tuple[bool, str]:
+    """Whether an answer is the package's own for these inputs, and one line on how far off it is."""
+    if answer.values is None:
+        return False, answer.problem
+    wanted, found = _tensor(exercise.reference(*_copy(inputs))), answer.values
     if found.shape != wanted.shape:
         return False, f"Not yet: expected shape {tuple(wanted.shape)}, got {tuple(found.shape)}."
     difference = float((found - wanted).abs().max()) if wanted.numel() else 0.0

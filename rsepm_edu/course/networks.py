@@ -1,30 +1,59 @@
 """The small trained networks that come with the lessons, so that each lesson starts at once."""
 
 import io
+import json
 import os
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from rsepm_edu.errors import UserError
 from rsepm_edu.files import atomic_path
 from rsepm_edu.models.network import SingleStageNetwork, build_network
+from rsepm_edu.training.config import TrainConfig
 
 CREATURES_CAM = "creatures_cam"
 """Trained on the tags of Creatures, for classification alone (train_checkpoints.py)."""
 
+CREATURES_PUZZLE = "creatures_puzzle"
+"""creatures_cam, and eight more epochs with Puzzle-CAM's losses."""
 
-def save_lesson_network(path: str | os.PathLike[str], network: SingleStageNetwork, *, backbone: str) -> None:
-    """Write backbone and classifier in float16; the decoder was not trained and is left out."""
+CREATURES_RS = "creatures_rs"
+"""creatures_cam, and six epochs of RecurSeed; the only one whose decoder is trained."""
+
+
+def save_lesson_network(
+    path: str | os.PathLike[str],
+    network: SingleStageNetwork,
+    *,
+    backbone: str,
+    decoder: TrainConfig | None = None,
+) -> None:
+    """Write a network in float16.
+
+    Args:
+        path: file to write.
+        network: trained.
+        backbone: see ``build_backbone``.
+        decoder: the settings that its decoder was made with; None: it was not trained and is left out.
+    """
     state = {
         name: value.half() if value.is_floating_point() else value
         for name, value in network.state_dict().items()
-        if not name.startswith("decoder.")
+        if decoder is not None or not name.startswith("decoder.")
     }
+    saved: dict[str, Any] = {"backbone": backbone, "classes": list(network.classes), "state": state}
+    if decoder is not None:
+        saved["decoder"] = {
+            "decoder_channels": decoder.decoder_channels,
+            "decoder_rates": list(decoder.decoder_rates),
+            "separable": decoder.separable,
+        }
     # Through memory: written to a file, torch's archive would hold the name of the temporary file.
     buffer = io.BytesIO()
-    torch.save({"backbone": backbone, "classes": list(network.classes), "state": state}, buffer)
+    torch.save(saved, buffer)
     with atomic_path(path) as temporary:
         temporary.write_bytes(buffer.getvalue())
 
@@ -32,7 +61,7 @@ def save_lesson_network(path: str | os.PathLike[str], network: SingleStageNetwor
 def load_lesson_network(name: str = CREATURES_CAM) -> SingleStageNetwork:
     """A network that comes with the package, on the CPU, in evaluation mode.
 
-    It knows tags only: call it with `decode=False`, its decoder was never trained.
+    All but `creatures_rs` know tags only: call them with `decode=False`, their decoder was never trained.
 
     Raises:
         UserError: the package holds no network of that name.
@@ -44,14 +73,30 @@ def load_lesson_network(name: str = CREATURES_CAM) -> SingleStageNetwork:
         return _read(path)
 
 
+def load_lesson_record(name: str = CREATURES_CAM) -> dict[str, Any]:
+    """How a network that comes with the package was made: command, settings, versions, losses by epoch.
+
+    Raises:
+        UserError: the package holds no network of that name.
+    """
+    resource = files("rsepm_edu.course") / "checkpoints" / f"{name}.json"
+    if not resource.is_file():
+        raise UserError(f"name: expected a network that comes with the lessons, got {name!r}")
+    record: dict[str, Any] = json.loads(resource.read_text("utf-8"))
+    return record
+
+
 def _read(path: Path) -> SingleStageNetwork:
     saved = torch.load(path, map_location="cpu", weights_only=True)
-    network = build_network(saved["backbone"], saved["classes"])
+    decoder = saved.get("decoder", {})
+    if decoder:
+        decoder["decoder_rates"] = tuple(decoder["decoder_rates"])
+    network = build_network(saved["backbone"], saved["classes"], **decoder)
     keys = network.load_state_dict(
         {name: value.float() if value.is_floating_point() else value for name, value in saved["state"].items()},
         strict=False,
     )
-    wrong = [key for key in keys.missing_keys if not key.startswith("decoder.")]
+    wrong = [key for key in keys.missing_keys if decoder or not key.startswith("decoder.")]
     if wrong or keys.unexpected_keys:
         raise RuntimeError(f"{path}: made for another network: {[*wrong, *keys.unexpected_keys]}")
     return network.eval()

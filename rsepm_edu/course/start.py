@@ -49,17 +49,20 @@ class Course:
             split = "val" if self.dataset == "creatures" else "train"
         return VocDataset(self.root, split, masks=True)
 
-    def network(self) -> SingleStageNetwork:
-        """A network trained for classification alone, on the device, in evaluation mode.
+    def network(self, name: str = CREATURES_CAM) -> SingleStageNetwork:
+        """A trained network, on the device, in evaluation mode; by default for classification alone.
 
-        For Creatures it comes with the package; for VOC it is the checkpoint that the environment
-        variable RSEPM_EDU_VOC_NETWORK names.
+        For Creatures it comes with the package. For VOC it is the checkpoint that the environment
+        variable RSEPM_EDU_VOC_NETWORK names, whatever the name here.
+
+        Args:
+            name: of a network of the package, see `rsepm_edu.course.networks`.
 
         Raises:
             UserError: no checkpoint, or one for other classes.
         """
         if self.dataset == "creatures":
-            network = load_lesson_network(CREATURES_CAM)
+            network = load_lesson_network(name)
         else:
             network = load_network(_from_environment(VOC_NETWORK, _HOW_TO_TRAIN))
         if network.classes != self.classes:

@@ -9,6 +9,56 @@ from rsepm_edu.course.checks import check
 from rsepm_edu.course.exercises import EXERCISES
 
 
+def count_pixels(prediction, truth, num_labels, void=255):
+    """Pixel by pixel."""
+    counts = [[0] * num_labels for _ in range(num_labels)]
+    for found, true in zip(prediction.flatten().tolist(), truth.flatten().tolist(), strict=True):
+        if true != void:
+            counts[true % 255][found] += 1
+    return torch.tensor(counts)
+
+
+def mean_iou(confusion, absent=None):
+    """From sets of pixels: not by sums of rows and columns."""
+    values = []
+    for label in range(len(confusion)):
+        pairs = [(t, p) for t in range(len(confusion)) for p in range(len(confusion)) if label in (t, p)]
+        union = sum(int(confusion[t, p]) for t, p in pairs)
+        values.append(int(confusion[label, label]) / union if union else absent)
+    values = [value for value in values if value is not None]
+    return sum(values) / len(values)
+
+
+def labels_at(maps, threshold, ties=0):
+    height, width = maps.shape[1:]
+    labels = torch.zeros(height, width)
+    for y in range(height):
+        for x in range(width):
+            ranked = sorted((-value, k + 1) for k, value in enumerate(maps[:, y, x].tolist()))
+            best, label = -ranked[0][0], ranked[0][1]
+            labels[y, x] = label if best > threshold or (ties and best == threshold) else 0
+    return labels
+
+
+def paired_range(before, after):
+    differences = sorted(float(b) - float(a) for a, b in zip(before, after, strict=True))
+    return sum(differences) / len(differences), differences[0], differences[-1]
+
+
+def turned_pairs(first, second):
+    """By signs of all differences at once."""
+    signs = [(v[:, None] - v[None]).sign() for v in (first, second)]
+    return (signs[0] * signs[1] < 0).sum() / 2
+
+
+def dishonest_row(curves, reported, fixed):
+    """The one whose number is its highest, which at the fixed threshold nobody has."""
+    for row, (curve, number) in enumerate(zip(curves.tolist(), reported.tolist(), strict=True)):
+        if abs(number - max(curve)) < 1e-4 and abs(number - curve[fixed]) > 0.1:
+            return row
+    return -1
+
+
 def tag_scores(features, weight):
     """fc(GAP): not the way the reference takes."""
     return F.linear(features.mean(dim=(2, 3)), weight)
@@ -143,19 +193,247 @@ def pixels_reached(dilations, iterations, stays=False):
     return len(places)
 
 
+def quarrel_filter(seed, certain, uncertain, margin, behind=lambda gap, margin: gap < margin):
+    batch, classes, height, width = seed.shape
+    mask = torch.full((batch, height, width), 255)
+    for b in range(batch):
+        for y in range(height):
+            for x in range(width):
+                ranked = sorted((-float(seed[b, k, y, x]), k) for k in range(classes))
+                best, second = -ranked[0][0], -ranked[1][0]
+                if best <= uncertain:
+                    mask[b, y, x] = 0
+                elif best >= certain and not behind(best - second, margin):
+                    mask[b, y, x] = ranked[0][1] + 1
+    return mask
+
+
+def held(seed, mask, void_is_background=False):
+    classes, height, width = seed.shape
+    tall, wide = mask.shape[0] // height, mask.shape[1] // width
+    result = torch.zeros(classes + 1, height, width)
+    for y in range(height):
+        for x in range(width):
+            block = mask[y * tall : (y + 1) * tall, x * wide : (x + 1) * wide].flatten().tolist()
+            labelled = [label for label in block if label != 255]
+            result[-1, y, x] = len(labelled) / len(block)
+            total = len(block) if void_is_background else len(labelled)
+            for k in range(classes):
+                result[k, y, x] = seed[k, y, x] * labelled.count(k + 1) / max(1, total)
+    return result
+
+
+def teacher_after(students, start, decay):
+    teacher = start.tolist()
+    for student in students.tolist():
+        teacher = [decay * t + (1 - decay) * s for t, s in zip(teacher, student, strict=True)]
+    return teacher
+
+
+def strength(grey, weights=(1, 2, 1)):
+    rows = grey.tolist()
+    height, width = len(rows), len(rows[0])
+
+    def at(y, x):
+        return rows[min(max(y, 0), height - 1)][min(max(x, 0), width - 1)]
+
+    result = torch.zeros(height, width)
+    for y in range(height):
+        for x in range(width):
+            pairs = list(zip((-1, 0, 1), weights, strict=True))
+            across = sum(w * (at(y + d, x + 1) - at(y + d, x - 1)) for d, w in pairs)
+            down = sum(w * (at(y + 1, x + d) - at(y - 1, x + d)) for d, w in pairs)
+            result[y, x] = abs(across) + abs(down)
+    return result
+
+
+def arrival(inside, free, diagonal=False):
+    """From place to place, in the order of arrival."""
+    height, width = inside.shape
+    steps = torch.where(inside, 0, -1)
+    queue = inside.nonzero().tolist()
+    for y, x in queue:
+        for dy, dx in [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if diagonal or abs(dy) + abs(dx) == 1]:
+            v, u = y + dy, x + dx
+            if 0 <= v < height and 0 <= u < width and free[v, u] and steps[v, u] < 0:
+                steps[v, u] = steps[y, x] + 1
+                queue.append([v, u])
+    return steps
+
+
+def share_left(mask_a, mask_b, chosen):
+    pairs = list(zip(mask_a.flatten().tolist(), mask_b.flatten().tolist(), strict=True))
+    labels = [k + 1 for k, taken in enumerate(chosen.tolist()) if taken]
+    shares = []
+    for k in range(1, len(chosen) + 1):
+        covered = [a in labels for a, b in pairs if b == k]
+        shares.append(1 - sum(covered) / len(covered) if covered else 1.0)
+    return shares
+
+
+def mean_field_step(probabilities, beliefs, kernel, weight):
+    """Pixel by pixel; powers instead of logarithms."""
+    rows = []
+    for i in range(len(beliefs)):
+        scores = []
+        for label in range(beliefs.shape[1]):
+            message = sum(kernel[i, j].item() * beliefs[j, label].item() for j in range(len(beliefs)))
+            scores.append(probabilities[i, label].item() * math.exp(weight * message))
+        rows.append([score / sum(scores) for score in scores])
+    return rows
+
+
+def affinity_from(edge, start, radius, ends=1):
+    """Of the edges from start to j; with ends=0 those strictly between."""
+    values = edge.tolist()
+    row = []
+    for j in range(len(values)):
+        low, high = min(start, j), max(start, j)
+        row.append(1 - max(values[low + 1 - ends : high + ends], default=0.0) if high - low < radius else 0.0)
+    row[start] = 1.0
+    return row
+
+
+def seed_walk(seed, affinity, beta, steps, dim=0):
+    """Step by step on the seed; a column of the transition adds up to 1."""
+    transition = affinity**beta / (affinity**beta).sum(dim, keepdim=True)
+    for _ in range(steps):
+        seed = seed @ transition
+    return seed
+
+
+def put_together(tiles, parts):
+    """Place by place: not slices, not joins."""
+    count, classes, h, w = tiles.shape
+    batch = count // parts**2
+    whole = torch.zeros(batch, classes, parts * h, parts * w)
+    for b in range(batch):
+        for y in range(parts * h):
+            for x in range(parts * w):
+                piece = y // h * parts + x // w
+                whole[b, :, y, x] = tiles[piece * batch + b, :, y % h, x % w]
+    return whole
+
+
+def three_terms(cam, merged, tags, alpha, negative=True, present=False):
+    total = 0.0
+    for maps in (cam, merged):
+        for scores, row in zip(maps, tags, strict=True):
+            for values, tag in zip(scores, row.tolist(), strict=True):
+                z = sum(values.flatten().tolist()) / values.numel()
+                loss = math.log(1 + math.exp(-z)) if tag else negative * math.log(1 + math.exp(z))
+                total += loss / tags.numel()
+    gap = ((cam - merged).abs() * tags[:, :, None, None]).sum().item()
+    places = cam.shape[2] * cam.shape[3] * (tags.sum().item() if present else tags.numel())
+    return total + alpha * gap / places
+
+
+def untouched(side, parts, reach, cut_at_border=False):
+    """A position is counted if all that it sees within the picture lies in its own tile."""
+    tile, count = side // parts, 0
+    for y in range(side):
+        for x in range(side):
+            sees = [(p, q) for p in (y, x) for q in range(p - reach, p + reach + 1)]
+            count += all(q // tile == p // tile for p, q in sees if cut_at_border or 0 <= q < side)
+    return count
+
+
+def choose_half(present, draw, count=lambda n: -(-n // 2), lowest=False):
+    chosen = []
+    for among, numbers in zip(present.tolist(), draw.tolist(), strict=True):
+        ranked = sorted((number, k) for k, number in enumerate(numbers) if among[k])
+        kept = ranked[: count(len(ranked))] if lowest else ranked[len(ranked) - count(len(ranked)) :]
+        chosen.append([float(k in [k for _, k in kept]) for k in range(len(among))])
+    return chosen
+
+
+def saliency_weight(above, below, grafted):
+    rows = list(zip(above.flatten().tolist(), below.flatten().tolist(), grafted.flatten().tolist(), strict=True))
+    carried = sum(a for a, _, g in rows if g) / sum(a for a, _, _ in rows)
+    left = sum(b for _, b, g in rows if not g) / sum(b for _, b, _ in rows)
+    return carried / (carried + left)
+
+
+def visible_tags(mask, paste, tags, min_visible, nothing_stays=True):
+    kept = []
+    for k, tag in enumerate(tags.tolist(), start=1):
+        before = sum(label == k for label in mask.flatten().tolist())
+        after = sum(
+            label == k and not hidden
+            for label, hidden in zip(mask.flatten().tolist(), paste.flatten().tolist(), strict=True)
+        )
+        stays = after >= min_visible * before if before else nothing_stays
+        kept.append(float(tag and stays))
+    return kept
+
+
+def moving_average(start, weights, decay, first=0):
+    """By what each weight counts in the end: not step by step."""
+    keeps = [min(decay, (1 + step) / (10 + step)) for step in range(first, first + len(weights))]
+    averages = []
+    for last in range(1, len(weights) + 1):
+        average = start * math.prod(keeps[:last])
+        for step in range(last):
+            average += (1 - keeps[step]) * math.prod(keeps[step + 1 : last]) * weights[step].item()
+        averages.append(average)
+    return averages
+
+
+def part_weights(pseudo_masks, parts):
+    size = len(pseudo_masks) // parts
+    counts = [0] * parts
+    for b, mask in enumerate(pseudo_masks.tolist()):
+        counts[b // size] += sum(label != 255 for row in mask for label in row)
+    return [count / sum(counts) for count in counts]
+
+
+def balanced_loss(seg_logits, pseudo_mask):
+    losses = {False: [], True: []}
+    for b, y, x in torch.cartesian_prod(*(torch.arange(n) for n in pseudo_mask.shape)).tolist():
+        label = int(pseudo_mask[b, y, x])
+        if label != 255:
+            probabilities = seg_logits[b, :, y, x].exp() / seg_logits[b, :, y, x].exp().sum()
+            losses[label > 0].append(-math.log(probabilities[label]))
+    return (statistics.fmean(losses[True]) + statistics.fmean(losses[False])) / 2
+
+
 ANSWERS = {
-    "01.tag_scores": tag_scores,
-    "01.merge_scales": merge_scales,
+    "00.confusion_matrix": count_pixels,
+    "00.labels_at": labels_at,
+    "00.mean_iou": mean_iou,
     "01.iou_fp_fn": iou_fp_fn,
+    "01.merge_scales": merge_scales,
+    "01.tag_scores": tag_scores,
+    "02.put_together": put_together,
+    "02.three_terms": three_terms,
+    "02.untouched": untouched,
     "03.agreement": agreement,
-    "03.walk": walk,
     "03.class_map": class_map,
-    "05.class_points": class_points,
-    "05.sweep_points": sweep_points,
-    "05.lowest_diagonal": lowest_diagonal,
-    "04.weights_at": weights_at,
+    "03.walk": walk,
     "04.one_step": one_step,
     "04.pixels_reached": pixels_reached,
+    "04.weights_at": weights_at,
+    "05.class_points": class_points,
+    "05.lowest_diagonal": lowest_diagonal,
+    "05.sweep_points": sweep_points,
+    "06.held": held,
+    "06.quarrel_filter": quarrel_filter,
+    "06.teacher_after": teacher_after,
+    "07.choose_half": choose_half,
+    "07.saliency_weight": saliency_weight,
+    "07.visible_tags": visible_tags,
+    "08.arrival": arrival,
+    "08.share_left": share_left,
+    "08.strength": strength,
+    "09.balanced_loss": balanced_loss,
+    "09.moving_average": moving_average,
+    "09.part_weights": part_weights,
+    "11.affinity_from": affinity_from,
+    "11.mean_field_step": mean_field_step,
+    "11.walk": seed_walk,
+    "12.dishonest_row": dishonest_row,
+    "12.paired_range": paired_range,
+    "12.turned_pairs": turned_pairs,
 }
 
 
@@ -218,10 +496,38 @@ def test_a_wrong_answer_gets_one_friendly_line(answer, said, capsys):
 @pytest.mark.parametrize(
     ("name", "answer"),
     [
+        # Void as background, rows for columns, absent classes as 1 or 0, background left out, ≥ for >, labels from 0.
+        ("00.confusion_matrix", lambda p, t, n: count_pixels(p, t, n, void=None)),
+        ("00.confusion_matrix", lambda p, t, n: count_pixels(p, t, n).T),
+        ("00.mean_iou", lambda c: mean_iou(c, absent=1.0)),
+        ("00.mean_iou", lambda c: mean_iou(c, absent=0.0)),
+        ("00.mean_iou", lambda c: mean_iou(c[1:, 1:])),
+        ("00.labels_at", lambda m, t: labels_at(m, t, ties=1)),
+        ("00.labels_at", lambda m, t: (labels_at(m, t) - 1).clamp(min=0)),
         # The mistakes that are likely: no flip, no void, union forgotten.
         ("01.merge_scales", lambda a, b, s: merge_scales(a + b, [], s)),
         ("01.iou_fp_fn", lambda m, t: iou_fp_fn(m, t % 255)),
         ("01.iou_fp_fn", lambda m, t: [x.item() for x in [(m & (t == 1)).float().mean()] * 3]),
+        # Tiles of one picture after another, columns before rows, half a tag loss, no absent tags, a mean over present
+        # classes alone, cuts at the border, one axis alone.
+        ("02.put_together", lambda t, n: put_together(t.unflatten(0, (-1, n * n)).transpose(0, 1).flatten(0, 1), n)),
+        ("02.put_together", lambda t, n: put_together(t.transpose(2, 3), n).transpose(2, 3)),
+        ("02.three_terms", lambda m, r, y, a: three_terms(m, r, y, a) - three_terms(r, r, y, 0) / 2),
+        ("02.three_terms", lambda m, r, y, a: three_terms(m, r, y, a, negative=False)),
+        ("02.three_terms", lambda m, r, y, a: three_terms(m, r, y, a, present=True)),
+        ("02.untouched", lambda n, p, r: untouched(n, p, r, cut_at_border=True)),
+        ("02.untouched", lambda n, p, r: math.isqrt(untouched(n, p, r))),
+        # Rounded down, the smallest numbers, absent classes too; area, one saliency, no share; hidden tags kept.
+        ("07.choose_half", lambda p, d: choose_half(p, d, count=lambda n: n // 2)),
+        ("07.choose_half", lambda p, d: choose_half(p, d, lowest=True)),
+        ("07.choose_half", lambda p, d: choose_half(torch.ones_like(p), d)),
+        ("07.saliency_weight", lambda a, b, g: g.float().mean()),
+        ("07.saliency_weight", lambda a, b, g: (a * g).sum() / a.sum()),
+        ("07.saliency_weight", lambda a, b, g: (a * g).sum() / ((a * g).sum() + (b * ~g).sum())),
+        ("07.visible_tags", lambda m, p, y, v: y),
+        ("07.visible_tags", lambda m, p, y, v: visible_tags(m, ~p, y, v)),
+        ("07.visible_tags", lambda m, p, y, v: visible_tags(m, p, y, 1e-9)),
+        ("07.visible_tags", lambda m, p, y, v: visible_tags(m, p, y, v, nothing_stays=False)),
         # Lengths forgotten, the diagonal kept, rows for columns, only positives, an empty mean.
         ("03.agreement", lambda f, y, x: torch.einsum("chw,c->hw", f, f[:, y, x])),
         ("03.walk", lambda s, k: torch.linalg.matrix_power(s / s.sum(0), k)),
@@ -243,6 +549,45 @@ def test_a_wrong_answer_gets_one_friendly_line(answer, said, capsys):
         ("04.one_step", lambda m, a, o: one_step(m, a, [(-dy, -dx) for dy, dx in o])),
         ("04.pixels_reached", lambda d, n: pixels_reached(d, n, stays=True)),
         ("04.pixels_reached", lambda d, n: (2 * max(d) * n + 1) ** 2),
+        # Ends of ranges for a range of differences, the wrong sign, every pair twice, the best row, any rounding.
+        ("12.paired_range", lambda b, a: ((a - b).mean(), a.min() - b.max(), a.max() - b.min())),
+        ("12.paired_range", lambda b, a: paired_range(a, b)),
+        ("12.turned_pairs", lambda f, s: 2 * turned_pairs(f, s)),
+        ("12.turned_pairs", lambda f, s: (f.argsort() != s.argsort()).sum()),
+        ("12.dishonest_row", lambda c, r, f: r.argmax()),
+        ("12.dishonest_row", lambda c, r, f: (r != c[:, f]).float().argmax()),
+        # Background made void too, ≤ for <, void counted as background, no weight of its own, start forgotten.
+        ("06.quarrel_filter", lambda s, c, u, m: quarrel_filter(s, c, -1.0, m)),
+        ("06.quarrel_filter", lambda s, c, u, m: quarrel_filter(s, c, u, m, behind=lambda g, m: g <= m)),
+        ("06.held", lambda s, m: held(s, m, void_is_background=True)),
+        ("06.held", lambda s, m: torch.cat([s, held(s, m)[-1:]])),
+        ("06.teacher_after", lambda s, t, d: teacher_after(s, s[0], d)),
+        ("06.teacher_after", lambda s, t, d: teacher_after(s, t, 1 - d)),
+        # No weights 1, 2, 1; zeros beyond the border; diagonal steps; never = 0; all of A pasted; void of A pasted.
+        ("08.strength", lambda g: strength(g, weights=(0, 4, 0))),
+        ("08.strength", lambda g: strength(torch.nn.functional.pad(g, [1] * 4))[1:-1, 1:-1]),
+        ("08.arrival", lambda i, f: arrival(i, f, diagonal=True)),
+        ("08.arrival", lambda i, f: arrival(i, f).clamp(min=0)),
+        ("08.share_left", lambda a, b, c: share_left(a, b, c | True)),
+        ("08.share_left", lambda a, b, c: share_left(torch.where(a == 255, 1 + c.int().argmax(), a), b, c)),
+        # Beliefs for probabilities, no logarithm, no unary at all; ends left out, radius forgotten, radius included;
+        # rows for columns, no beta, a step too few.
+        ("11.mean_field_step", lambda p, q, k, w: mean_field_step(q, q, k, w)),
+        ("11.mean_field_step", lambda p, q, k, w: (p + w * k @ q).softmax(1)),
+        ("11.mean_field_step", lambda p, q, k, w: mean_field_step(torch.ones_like(p), q, k, w)),
+        ("11.affinity_from", lambda e, i, r: affinity_from(e, i, r, ends=0)),
+        ("11.affinity_from", lambda e, i, r: affinity_from(e, i, 99)),
+        ("11.affinity_from", lambda e, i, r: affinity_from(e, i, r + 1)),
+        ("11.walk", lambda s, a, b, n: seed_walk(s, a, b, n, dim=1)),
+        ("11.walk", lambda s, a, b, n: seed_walk(s, a, 1.0, n)),
+        ("11.walk", lambda s, a, b, n: seed_walk(s, a, b, n - 1)),
+        # No fast start, steps counted from 1, the shares exchanged; by pictures; plain, and void as background.
+        ("09.moving_average", lambda s, w, d: moving_average(s, w, d, first=10**6)),
+        ("09.moving_average", lambda s, w, d: moving_average(s, w, d, first=1)),
+        ("09.moving_average", lambda s, w, d: moving_average(s, w, 1 - d)),
+        ("09.part_weights", lambda m, n: torch.full((n,), 1 / n)),
+        ("09.balanced_loss", lambda s, m: F.cross_entropy(s, m, ignore_index=255)),
+        ("09.balanced_loss", lambda s, m: balanced_loss(s, m.where(m != 255, 0))),
     ],
 )
 def test_likely_mistakes_are_found(name, answer):
@@ -251,7 +596,7 @@ def test_likely_mistakes_are_found(name, answer):
 
 def test_an_unknown_exercise_is_named(capsys):
     assert check("01.nothing", tag_scores) is False
-    assert "no exercise '01.nothing'; there are 01.tag_scores" in capsys.readouterr().out
+    assert "no exercise '01.nothing'; there are 00.confusion_matrix" in capsys.readouterr().out
 
 
 def test_the_check_leaves_the_random_state_alone():
