@@ -8,12 +8,14 @@ BIN := $(VENV)/bin
 PY := $(BIN)/python
 READY := $(VENV)/.rsepm-edu-installed
 
-# Outputs that are the same on every machine: no clock times, no widget state (GitHub refuses half of one).
-NEUTRAL := --ExecutePreprocessor.store_widget_state=False --ExecutePreprocessor.record_timing=False \
-	--CoalesceStreamsPreprocessor.enabled=True
+# Outputs that are the same on every machine: no clock times, no widget state (GitHub refuses half of one), and (in a
+# second pass, since nbconvert coalesces before it executes) one piece of text a cell, however busy the machine was.
+NEUTRAL := --ExecutePreprocessor.store_widget_state=False --ExecutePreprocessor.record_timing=False
+COALESCED := --CoalesceStreamsPreprocessor.enabled=True
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lab notebooks results-creatures results-voc-sample bench clean
+.PHONY: help demo test check lab notebooks site browser bench clean \
+	results-creatures results-multistage results-voc-sample
 
 help: ## this list
 	@echo 'rsepm-edu: from image tags to masks'
@@ -24,12 +26,13 @@ demo: $(READY) ## train RS+EPM on Creatures on the CPU, print the table, write t
 
 test: check ## everything: linters, types, all tests, all notebooks
 	$(PY) -m pytest --nbval-lax --nbval-current-env notebooks
-	$(PY) -m pytest
+	$(PY) -m pytest -m 'not browser'
 
-check: $(READY) ## linters and types: ruff (code and notebooks), mypy, the GitHub workflow
+check: $(READY) ## linters, types, spelling: ruff (code and notebooks), mypy, codespell, the GitHub workflow
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/test.yml
 
 lab: $(READY) ## open JupyterLab on the lessons
@@ -37,9 +40,22 @@ lab: $(READY) ## open JupyterLab on the lessons
 
 notebooks: $(READY) ## run every lesson anew and store its outputs
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace $(NEUTRAL) notebooks/*.ipynb
+	$(BIN)/jupyter nbconvert --to notebook --inplace $(COALESCED) notebooks/*.ipynb
+
+site: $(READY) ## the lessons and the package as pages for any browser, in site/; opens from the file system
+	rm -rf site docs/api
+	$(BIN)/sphinx-build -q -W --keep-going -d .doctrees -c docs . site
+	rm -rf jupyter_execute # of MyST-NB; nobody reads it
+	$(PY) docs/check_site.py site
+
+browser: site ## try a lesson in JupyterLab, and the site, in Chromium (skipped where there is none)
+	$(PY) -m pytest -m browser tests/browser
 
 results-creatures: $(READY) ## regenerate results/creatures: every row, three seeds
 	$(PY) data_scripts/make_results.py creatures
+
+results-multistage: $(READY) ## regenerate results/creatures_multistage, from the networks of results-creatures
+	$(PY) data_scripts/make_multistage_results.py
 
 results-voc-sample: $(READY) ## regenerate results/voc_sample (set RSEPM_EDU_VOC_SAMPLE)
 	@test -n "$$RSEPM_EDU_VOC_SAMPLE" || { echo 'set RSEPM_EDU_VOC_SAMPLE to a VOC2012 folder' >&2; exit 2; }
@@ -49,8 +65,8 @@ bench: $(READY) ## speed and memory, each beside its reference form
 	set -e; for script in benchmarks/*.py; do $(PY) "$$script"; done
 
 # .venv by name: a VENV given from outside is not ours to delete.
-clean: ## remove .venv, builds, caches and runs
-	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache runs
+clean: ## remove .venv, builds, the site, caches and runs
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .doctrees docs/api runs site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment is made once and brought up to date when pyproject.toml changes. What is already installed in it and

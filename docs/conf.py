@@ -1,0 +1,134 @@
+"""The reader's site: `make site`. Pages are the Markdown files and notebooks of the repository, as they are stored.
+
+Nothing is run and nothing is fetched: outputs come from the notebooks, formulas become MathML while the site is built.
+"""
+
+import os
+import re
+import tomllib
+from html import escape
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import matplotlib
+from docutils import nodes
+from latex2mathml.converter import convert
+from sphinx.application import Sphinx
+from sphinx.util import logging
+
+ROOT = Path(__file__).parents[1]
+_PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+REPOSITORY = _PROJECT["urls"]["Repository"]
+_log = logging.getLogger(__name__)
+
+project = _PROJECT["name"]
+release = _PROJECT["version"]
+language = "en"
+root_doc = "docs/index"
+include_patterns = ["docs/*.md", "docs/*.rst", "docs/api/*.rst", "notebooks/*.md", "notebooks/*.ipynb"]
+include_patterns += ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+exclude_patterns = [".*", "site", "runs", "build", "tests", "**/.ipynb_checkpoints"]  # not even looked into
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
+nitpicky = False
+
+# Lessons
+nb_execution_mode = "off"
+# A live view has no kernel here; the figure beside it in the notebook is shown.
+nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]
+nb_ipywidgets_js: dict[str, Any] = {}
+nb_code_prompt_show, nb_code_prompt_hide = "Show the code", "Fold the code"
+nb_merge_streams = True
+myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_heading_anchors = 3
+suppress_warnings = ["mystnb.unknown_mime_type"]
+
+# API: one page a module, from the docstrings
+autosummary_generate = True
+autosummary_ignore_module_all = False
+templates_path = [str(Path(__file__).parent / "templates")]
+autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+python_maximum_signature_line_length = 88
+add_module_names = False
+napoleon_numpy_docstring = False
+default_role = "code"  # our docstrings write names in single backticks too
+
+# Looks
+html_theme = "furo"
+html_title = "From image tags to masks"
+# With a font that has a MATH table, for devices that bring none: brackets grow with what they hold.
+html_static_path = ["static", f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSerif.ttf"]
+html_css_files = ["site.css"]
+html_additional_pages = {"index": "redirect.html"}
+html_copy_source = False
+html_show_sourcelink = False
+html_show_copyright = False
+html_math_renderer = "mathml"
+pygments_style = "friendly"
+
+_NBVAL_MARK = re.compile(r'"# NBVAL_CHECK_OUTPUT\\n",\s*')
+_COLAB_BADGE = re.compile(r"\[!\[(Open in Colab)\]\([^)]*\)\]\((https:[^)]*)\)")
+_LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)([^)\s]*)(?=\))")
+
+
+def _adapt_links(app: Sphinx, page: str, source: list[str]) -> None:
+    """What is right elsewhere and wrong here: a badge from the network, marks for tests, links to what is no page."""
+    pages = app.env.found_docs
+
+    def adapted(link: re.Match[str]) -> str:
+        target = os.path.normpath(Path(page).parent / link[1])
+        module = "docs/api/" + target.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        if module in pages:
+            return f"/{module}.rst"
+        if os.path.splitext(target)[0] in pages or not (ROOT / target).exists():
+            return link[0]
+        kind = "tree" if (ROOT / target).is_dir() else "blob"
+        return f"{REPOSITORY}/{kind}/main/{target}{link[2]}"
+
+    text = _NBVAL_MARK.sub("", source[0]) if page.startswith("notebooks/") else source[0]
+    source[0] = _LINK.sub(adapted, _COLAB_BADGE.sub(r"[\1](\2)", text))
+
+
+def _plain_bars(_: Sphinx, *what: Any) -> None:
+    """In a docstring |x| is an absolute value; reStructuredText would look for a substitution."""
+    lines: list[str] = what[-1]
+    for i, line in enumerate(lines):
+        parts = re.split(r"(`+[^`]*`+)", line)
+        lines[i] = "".join(part if part.startswith("`") else part.replace("|", r"\|") for part in parts)
+
+
+def _skip_member(_: Sphinx, kind: str, name: str, member: Any, skip: bool, options: Any) -> bool | None:
+    """The fields of a named tuple: its own docstring says more than "Alias for field number 0"."""
+    return True if str(getattr(member, "__doc__", "")).startswith("Alias for field number") else None
+
+
+def _mathml(node: nodes.math | nodes.math_block, display: str) -> str:
+    """A formula as MathML, which browsers draw themselves: no script, no fonts, no network."""
+    formula = node.astext()
+    try:
+        mathml = convert(formula, display=display)
+        ElementTree.fromstring(mathml)  # what the converter does not know can come out as anything
+    except Exception as error:
+        _log.warning("formula %r: expected TeX that latex2mathml knows, got %s", formula, error, location=node)
+        return f"<code>{escape(formula)}</code>"
+    return str(mathml)
+
+
+def _inline_math(translator: Any, node: nodes.math) -> None:
+    translator.body.append(_mathml(node, "inline"))
+    raise nodes.SkipNode
+
+
+def _block_math(translator: Any, node: nodes.math_block) -> None:
+    translator.body.append(f'<div class="math">{_mathml(node, "block")}</div>\n')
+    raise nodes.SkipNode
+
+
+def setup(app: Sphinx) -> None:
+    """What Sphinx calls first."""
+    app.connect("source-read", _adapt_links)
+    app.connect("autodoc-process-docstring", _plain_bars)
+    app.connect("autodoc-skip-member", _skip_member)
+    app.add_html_math_renderer("mathml", (_inline_math, None), (_block_math, None))

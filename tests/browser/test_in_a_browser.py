@@ -1,0 +1,174 @@
+"""In a real Chromium: a lesson runs in JupyterLab and its explorer answers; the pages of the site show their figures.
+
+Skipped where no Chromium is found; RSEPM_EDU_CHROMIUM names one that has another name. `make browser` builds the site
+first. Nothing here waits for a time, only for what is to happen, at most LONG.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from queue import Queue
+
+import nbformat
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+pytestmark = pytest.mark.browser
+
+ROOT = Path(__file__).resolve().parents[2]
+SITE = ROOT / "site"
+LESSON = "04_pamr"
+NOTEBOOK = ROOT / "notebooks" / f"{LESSON}.ipynb"
+LONG = 600_000
+"""Milliseconds: a whole lesson on a slow and busy machine."""
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+QUIET = ("no-first-run", "disable-background-networking", "disable-sync", "disable-component-update", "disable-quic")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    names = [os.environ["RSEPM_EDU_CHROMIUM"]] if "RSEPM_EDU_CHROMIUM" in os.environ else NAMES
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.skip(f"no Chromium: none of {', '.join(names)} is installed")
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(
+            executable_path=path, args=[f"--{flag}" for flag in QUIET], chromium_sandbox=False, timeout=LONG
+        )
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[str]:
+    """The address of a JupyterLab of our own: no settings of the user's, a copy of the lesson without outputs."""
+    lesson = nbformat.read(NOTEBOOK, as_version=4)
+    for cell in lesson.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    (tmp_path / "lessons").mkdir()
+    nbformat.write(lesson, tmp_path / "lessons" / f"{LESSON}.ipynb")
+    settings = tmp_path / "settings" / "@jupyterlab"
+    for plugin, values in {
+        "notebook-extension/tracker": {"windowingMode": "none"},  # cells out of sight are in the page too
+        "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    }.items():
+        (settings / plugin).parent.mkdir(parents=True)
+        (settings / f"{plugin}.jupyterlab-settings").write_text(json.dumps(values))
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    for name in ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR"):
+        environment[f"JUPYTER_{name}"] = str(tmp_path / name.lower())
+    environment["JUPYTERLAB_SETTINGS_DIR"] = str(tmp_path / "settings")
+    environment["JUPYTERLAB_WORKSPACES_DIR"] = str(tmp_path / "workspaces")
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0"]
+    command += [f"--ServerApp.root_dir={tmp_path / 'lessons'}", "--LabApp.extension_manager=readonly"]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as server:
+        lines: Queue[str] = Queue()
+        assert server.stderr is not None
+        reader = threading.Thread(target=_read, args=(server.stderr, lines), daemon=True)
+        reader.start()
+        seen = []
+        try:
+            while True:
+                seen.append(lines.get(timeout=LONG / 1000))
+                assert seen[-1], "".join(["JupyterLab ended:\n", *seen])
+                address = next((word for word in seen[-1].split() if word.startswith("http://127.0.0.1")), None)
+                if address is not None:
+                    break
+            yield address
+        finally:
+            server.terminate()
+            server.wait(timeout=LONG / 1000)
+            reader.join()
+
+
+def _read(stream: Iterator[str], lines: "Queue[str]") -> None:
+    for line in stream:
+        lines.put(line)
+    lines.put("")
+
+
+def show(cell: Locator) -> None:
+    """Bring a cell into view; JupyterLab may leave it empty until then."""
+    cell.evaluate("cell => cell.scrollIntoView()")
+
+
+def picture(page: Page) -> str:
+    """The bytes of the explorer's picture, as text; none while the browser has not decoded it."""
+    script = """async image => {
+        await image.decode();
+        const bytes = await (await fetch(image.src)).arrayBuffer();
+        return image.naturalWidth > 0 ? Array.from(new Uint8Array(bytes)).join() : "";
+    }"""
+    return str(page.locator(".widget-image, img.jupyter-widgets").first.evaluate(script))
+
+
+def test_a_lesson_runs_in_jupyterlab_and_its_slider_moves_the_picture(browser: Browser, lab: str) -> None:
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    page.set_default_timeout(LONG)
+    page.goto(lab.replace("/lab?", f"/lab/tree/{LESSON}.ipynb?"))
+    code = [cell for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code"]
+    [explorer_at] = [i for i, cell in enumerate(code) if "pamr_explorer(" in cell.source]
+    # A folded cell shows no number; only solutions are folded.
+    last = max(i for i, cell in enumerate(code) if "solution" not in cell.metadata.get("tags", []))
+    cells = page.locator(".jp-Notebook .jp-CodeCell")
+    expect(cells).to_have_count(len(code), timeout=LONG)
+    expect(page.locator("#jp-main-statusbar")).to_contain_text(re.compile(r"Python 3.*\| Idle"), timeout=LONG)
+    page.get_by_role("menubar").get_by_text("Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    show(cells.nth(last))
+    expect(cells.nth(last).locator(".jp-InputPrompt")).to_have_text(f"[{last + 1}]:", timeout=LONG)
+    assert page.locator('.jp-RenderedText[data-mime-type="application/vnd.jupyter.error"]').count() == 0
+    show(cells.nth(explorer_at))
+    slider = cells.nth(explorer_at).locator(".widget-slider").filter(has_text="iterations")
+    expect(slider).to_be_visible(timeout=LONG)
+    before, reading = picture(page), slider.locator(".widget-readout").inner_text()
+    assert before
+    handle = slider.locator(".noUi-handle")
+    handle.focus()
+    handle.press("ArrowRight")
+    expect(slider.locator(".widget-readout")).to_have_text(str(int(reading) + 1), timeout=LONG)
+    page.wait_for_function(
+        """async before => {
+            const image = document.querySelector(".widget-image, img.jupyter-widgets");
+            const bytes = await (await fetch(image.src)).arrayBuffer();
+            return Array.from(new Uint8Array(bytes)).join() !== before;
+        }""",
+        arg=before,
+        timeout=LONG,
+    )
+    assert picture(page)
+    page.close()
+
+
+LESSONS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("width", [1280, 390], ids=["desktop", "phone"])
+def test_the_pages_of_the_lessons_show_their_figures(browser: Browser, width: int) -> None:
+    if not (SITE / "index.html").is_file():
+        pytest.skip("the site is not built: make site")
+    context = browser.new_context(viewport={"width": width, "height": 844}, offline=True)
+    page = context.new_page()
+    page.set_default_timeout(LONG)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    for lesson in LESSONS:
+        page.goto((SITE / "notebooks" / f"{lesson}.html").as_uri())
+        pictures = page.locator("article .cell_output img")
+        widths = pictures.evaluate_all("images => images.map(image => image.naturalWidth)")
+        assert len(widths) >= 3 and min(widths) > 0, lesson
+        assert page.locator("article details").count() > 0, lesson
+        assert page.locator("article details[open]").count() == 0, lesson  # answers and solutions are folded
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, lesson  # nothing sticks out
+    page.goto((SITE / "index.html").as_uri())
+    page.wait_for_url("**/docs/index.html")
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    context.close()
