@@ -1,6 +1,7 @@
 """Pictures with a slider, one for each idea of the course: import them from here."""
 
 from rsepm_edu.viz.explorers.average import AverageExplorer, average_explorer
+from rsepm_edu.viz.explorers.budget import BudgetExplorer, budget_explorer
 from rsepm_edu.viz.explorers.cam import CamExplorer, cam_explorer
 from rsepm_edu.viz.explorers.edgepredictmix import EdgePredictExplorer, edge_predict_explorer
 from rsepm_edu.viz.explorers.mask import MaskExplorer, mask_explorer
@@ -15,6 +16,7 @@ from rsepm_edu.viz.explorers.walk import WalkExplorer, walk_explorer
 
 __all__ = [
     "AverageExplorer",
+    "BudgetExplorer",
     "CamExplorer",
     "EdgePredictExplorer",
     "MaskExplorer",
@@ -27,6 +29,7 @@ __all__ = [
     "ScgExplorer",
     "WalkExplorer",
     "average_explorer",
+    "budget_explorer",
     "cam_explorer",
     "edge_predict_explorer",
     "mask_explorer",

@@ -1,0 +1,114 @@
+"""Explore the memory of a training step: crop, batch, parts and precision, beside what a GPU has."""
+
+from collections.abc import Mapping
+from functools import cache
+
+import ipywidgets
+from PIL import Image, ImageDraw, ImageFont
+
+from rsepm_edu.viz.explorers.explorer import EXTRA, MISSED, RIGHT, Explorer
+
+SIZES = (192, 256, 320, 384, 448, 512)
+BATCHES = (8, 16, 32)
+COPIES = 4  # float32 numbers a parameter: weight, gradient, momentum, moving average
+PRECISIONS = {"fp32": 4, "fp16 or bf16": 2}  # bytes of an activation
+WIDTH, NAMES, LINE, FOOT = 760, 70, 30, 44  # pixels: picture, column of names, a row, axis below
+FINER = 2  # drawn this much larger and then reduced, for smooth edges
+GREY = (140, 140, 140)
+
+
+def budget_explorer(parameters: int, saved: Mapping[str, float], *, room: float = 16e9) -> "BudgetExplorer":
+    """Explore how much memory a training step needs, phase by phase.
+
+    Counted are the weights with their gradient, momentum and moving average, all float32, and the activations that the
+    backward pass waits for; in half precision these take half, and the weights get a second, half as large copy. What
+    is not counted: temporary memory of the kernels, and of the teacher's forward pass.
+
+    Args:
+        parameters: of the network.
+        saved: phase to bytes that are saved for the backward pass, in float32, for each pixel of a picture.
+        room: bytes of the GPU.
+
+    Raises:
+        ValueError: no phase, or a number that is not above 0.
+    """
+    return BudgetExplorer(parameters, saved, room=room)
+
+
+class BudgetExplorer(Explorer):
+    """What `budget_explorer` returns.
+
+    Controls: `size` and `batch` (SelectionSlider), `accumulate` (SelectionSlider, the divisors of the batch that are
+    powers of two) and `precision` (Dropdown).
+    """
+
+    def __init__(self, parameters: int, saved: Mapping[str, float], *, room: float) -> None:
+        if not saved:
+            raise ValueError("saved: expected bytes of at least one phase, got none")
+        for name, value in {"parameters": parameters, "room": room, **saved}.items():
+            if not value > 0:
+                raise ValueError(f"{name}: expected a number above 0, got {value}")
+        self._parameters, self._saved, self._room = parameters, dict(saved), room
+        self.size = ipywidgets.SelectionSlider(options=SIZES, value=512, description="size")
+        self.batch = ipywidgets.SelectionSlider(options=BATCHES, value=32, description="batch_size")
+        self.accumulate = ipywidgets.SelectionSlider(options=[1], description="accumulate")
+        self.precision = ipywidgets.Dropdown(options=list(PRECISIONS), description="precision")
+        self._offer()
+        self.batch.observe(self._offer, names="value")
+        super().__init__([self.size, self.batch, self.accumulate, self.precision])
+        self.box.children[0].layout.flex_flow = "row wrap"  # four controls are wider than a notebook
+
+    def __repr__(self) -> str:
+        needed = ", ".join(f"{phase} {sum(parts) / 1e9:.1f} GB" for phase, parts in self.needed().items())
+        return (
+            f"BudgetExplorer(size {self.size.value}, batch_size {self.batch.value}, accumulate "
+            f"{self.accumulate.value}, {self.precision.value}): {needed}"
+        )
+
+    def _offer(self, _change: object = None) -> None:
+        kept = min(self.accumulate.value, self.batch.value)
+        self.accumulate.options = [2**k for k in range(self.batch.value.bit_length())]
+        self.accumulate.value = kept
+
+    def needed(self) -> dict[str, tuple[float, float]]:
+        """Phase to bytes: of the weights with what belongs to them, and of the activations."""
+        wide = PRECISIONS[self.precision.value]
+        fixed = self._parameters * (4.0 * COPIES + (wide if wide < 4 else 0))
+        pixels = self.batch.value // self.accumulate.value * self.size.value**2
+        return {phase: (fixed, pixels * saved * wide / 4) for phase, saved in self._saved.items()}
+
+    def render(self) -> Image.Image:
+        needed = self.needed()
+        height = LINE * len(needed) + FOOT
+        image = Image.new("RGB", (FINER * WIDTH, FINER * height), "white")
+        draw = ImageDraw.Draw(image)
+        end = 3 * self._room  # the axis stays, so that two states can be compared
+
+        def place(value: float) -> float:
+            return FINER * (NAMES + 8 + min(value, end) / end * (WIDTH - NAMES - 100))
+
+        bottom = FINER * LINE * len(needed)
+        for k in range(4):
+            text = f"{k * self._room / 1e9:g} GB"
+            draw.text((place(k * self._room), bottom + 4), text, fill=GREY, font=_font(), anchor="ma")
+        for y, (phase, (fixed, activations)) in enumerate(needed.items()):
+            top, foot = FINER * (LINE * y + 5), FINER * (LINE * (y + 1) - 5)
+            total = fixed + activations
+            draw.text((FINER * NAMES, (top + foot) / 2), phase, fill="black", font=_font(), anchor="rm")
+            draw.rectangle((place(0), top, place(total), foot), fill=MISSED)
+            draw.rectangle((place(0), top, place(fixed), foot), fill="black")
+            colour = RIGHT if total <= self._room else EXTRA
+            words = f"{total / 1e9:.1f} GB" + ("" if total <= end else " →")
+            draw.text((place(total) + 8, (top + foot) / 2), words, fill=colour, font=_font(), anchor="lm")
+        draw.line([(place(self._room), 0), (place(self._room), bottom)], fill="black", width=FINER)
+        x, y = place(0), bottom + FINER * 24
+        for text, fill in (("weights, gradient, momentum, average", "black"), ("activations", MISSED)):
+            draw.rectangle((x, y + 4, x + 18, y + 22), fill=fill)
+            draw.text((x + 26, y), text, fill="black", font=_font())
+            x += 26 + draw.textlength(text, font=_font()) + 40
+        return image.resize((WIDTH, height), Image.Resampling.LANCZOS)
+
+
+@cache
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size=12 * FINER)
