@@ -59,6 +59,30 @@ def dishonest_row(curves, reported, fixed):
     return -1
 
 
+def fewest_parts(batch, fixed, per_picture, room):
+    """From the largest part that fits, downwards."""
+    most = int((room - fixed) // per_picture)
+    return next((batch // part for part in range(min(most, batch), 0, -1) if batch % part == 0), 0)
+
+
+def scale_path(finite, start, interval, backoff=0.5, keeps_count=False):
+    """As a count of good steps in a row."""
+    scale, good, path = start, 0, []
+    for fine in finite.tolist():
+        if fine:
+            good += 1
+        else:
+            scale, good = scale * backoff, good if keeps_count else 0
+        if fine and good == interval:
+            scale, good = 2 * scale, 0
+        path.append(scale)
+    return path
+
+
+def miou_of_ranks(confusions):
+    return mean_iou(sum(confusions.unbind(0)))
+
+
 def tag_scores(features, weight):
     """fc(GAP): not the way the reference takes."""
     return F.linear(features.mean(dim=(2, 3)), weight)
@@ -428,6 +452,9 @@ ANSWERS = {
     "09.balanced_loss": balanced_loss,
     "09.moving_average": moving_average,
     "09.part_weights": part_weights,
+    "10.fewest_parts": fewest_parts,
+    "10.miou_of_ranks": miou_of_ranks,
+    "10.scale_path": scale_path,
     "11.affinity_from": affinity_from,
     "11.mean_field_step": mean_field_step,
     "11.walk": seed_walk,
@@ -586,6 +613,16 @@ def test_a_wrong_answer_gets_one_friendly_line(answer, said, capsys):
         ("09.moving_average", lambda s, w, d: moving_average(s, w, d, first=1)),
         ("09.moving_average", lambda s, w, d: moving_average(s, w, 1 - d)),
         ("09.part_weights", lambda m, n: torch.full((n,), 1 / n)),
+        # Parts that leave a rest, the weights and what belongs to them forgotten, never "none"; no halving, a count that
+        # goes on after an overflow, a doubling a step late; means over ranks, absent labels as 0.
+        ("10.fewest_parts", lambda b, f, p, r: math.ceil(b * p / (r - f))),
+        ("10.fewest_parts", lambda b, f, p, r: fewest_parts(b, 0, p, r)),
+        ("10.fewest_parts", lambda b, f, p, r: fewest_parts(b, f, p, r) or b),
+        ("10.scale_path", lambda f, s, n: scale_path(f, s, n, backoff=1.0)),
+        ("10.scale_path", lambda f, s, n: scale_path(f, s, n, keeps_count=True)),
+        ("10.scale_path", lambda f, s, n: scale_path(f, s, n + 1)),
+        ("10.miou_of_ranks", lambda c: sum(mean_iou(each) for each in c) / len(c)),
+        ("10.miou_of_ranks", lambda c: mean_iou(c.sum(0), absent=0.0)),
         ("09.balanced_loss", lambda s, m: F.cross_entropy(s, m, ignore_index=255)),
         ("09.balanced_loss", lambda s, m: balanced_loss(s, m.where(m != 255, 0))),
     ],

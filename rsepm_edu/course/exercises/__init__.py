@@ -14,6 +14,7 @@ from rsepm_edu.course.exercises import (
     lesson_07,
     lesson_08,
     lesson_09,
+    lesson_10,
     lesson_11,
     lesson_12,
 )
@@ -30,6 +31,7 @@ EXERCISES: dict[str, Exercise] = {
     **lesson_07.EXERCISES,
     **lesson_08.EXERCISES,
     **lesson_09.EXERCISES,
+    **lesson_10.EXERCISES,
     **lesson_11.EXERCISES,
     **lesson_12.EXERCISES,
 }
