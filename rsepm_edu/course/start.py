@@ -2,6 +2,7 @@
 
 import os
 import platform
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -12,8 +13,9 @@ import torchvision
 
 import rsepm_edu
 from rsepm_edu.course.networks import CREATURES_CAM, load_lesson_network
-from rsepm_edu.data.creatures import ensure_creatures
+from rsepm_edu.data.creatures import data_folder, ensure_creatures
 from rsepm_edu.data.voc import VocDataset, find_devkit, read_classes
+from rsepm_edu.data.voc_download import get_voc
 from rsepm_edu.errors import UserError
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.training.checkpoint import load_network
@@ -73,7 +75,7 @@ class Course:
         return network.to(self.device)
 
 
-def start(lesson: str = "01", *, dataset: DatasetName = "creatures", seed: int = 0) -> Course:
+def start(lesson: str = "01", *, dataset: DatasetName = "creatures", seed: int = 0, download: bool = False) -> Course:
     """Get a lesson ready: seed torch, find or make the data, say in four lines what is used.
 
     Never needs a GPU or, for Creatures, a network: the pictures are drawn on the first call and
@@ -81,17 +83,18 @@ def start(lesson: str = "01", *, dataset: DatasetName = "creatures", seed: int =
 
     Args:
         lesson: its number, for the record.
-        dataset: "creatures", or "voc" with the devkit's folder in the environment variable
-            RSEPM_EDU_VOC.
+        dataset: "creatures", or "voc": the devkit in the folder that the environment variable
+            RSEPM_EDU_VOC names; where it is not set, in `voc` beside the kept Creatures.
         seed: of torch's generator.
+        download: get VOC 2012 (2 GB) where it is missing. Creatures are never downloaded.
 
     Raises:
-        UserError: an unknown data set, or no VOC where RSEPM_EDU_VOC says.
+        UserError: an unknown data set; no VOC, and no download; or see ``get_voc``.
     """
     if dataset not in get_args(DatasetName):
         raise UserError(f"dataset: expected {' or '.join(get_args(DatasetName))}, got {dataset!r}")
     torch.manual_seed(seed)
-    root = ensure_creatures() if dataset == "creatures" else _voc_root()
+    root = ensure_creatures() if dataset == "creatures" else _voc_root(download=download)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     course = Course(
         lesson=lesson,
@@ -115,15 +118,21 @@ def start(lesson: str = "01", *, dataset: DatasetName = "creatures", seed: int =
     return course
 
 
-_HOW_TO_GET_VOC = (
-    "the folder of PASCAL VOC 2012 that holds JPEGImages; "
-    "torchvision.datasets.VOCSegmentation('data', download=True) fetches it"
-)
 _HOW_TO_TRAIN = "the file last.pt of a run of `rsepm-edu train` on that data with the method cam"
 
 
-def _voc_root() -> Path:
-    return find_devkit(_from_environment(VOC_ROOT, _HOW_TO_GET_VOC))
+def _voc_root(*, download: bool) -> Path:
+    folder = Path(os.environ.get(VOC_ROOT) or data_folder() / "voc")
+    if download:
+        with suppress(UserError):  # there already, wherever VocDataset would find it
+            return find_devkit(folder)
+        return get_voc(folder)
+    if VOC_ROOT not in os.environ and not folder.exists():
+        raise UserError(
+            f"{VOC_ROOT}: expected this environment variable to name the folder of PASCAL VOC 2012 that holds "
+            'JPEGImages, or start(…, dataset="voc", download=True) to get it (2 GB)'
+        )
+    return find_devkit(folder)
 
 
 def _from_environment(name: str, expected: str) -> str:

@@ -613,8 +613,8 @@ def test_a_wrong_answer_gets_one_friendly_line(answer, said, capsys):
         ("09.moving_average", lambda s, w, d: moving_average(s, w, d, first=1)),
         ("09.moving_average", lambda s, w, d: moving_average(s, w, 1 - d)),
         ("09.part_weights", lambda m, n: torch.full((n,), 1 / n)),
-        # Parts that leave a rest, the weights and what belongs to them forgotten, never "none"; no halving, a count that
-        # goes on after an overflow, a doubling a step late; means over ranks, absent labels as 0.
+        # Parts that leave a rest, the weights and what belongs to them forgotten, never "none"; no halving, a count
+        # that goes on after an overflow, a doubling a step late; means over ranks, absent labels as 0.
         ("10.fewest_parts", lambda b, f, p, r: math.ceil(b * p / (r - f))),
         ("10.fewest_parts", lambda b, f, p, r: fewest_parts(b, 0, p, r)),
         ("10.fewest_parts", lambda b, f, p, r: fewest_parts(b, f, p, r) or b),

@@ -22,6 +22,7 @@ def surroundings(monkeypatch, creatures):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for name in (module.VOC_ROOT, module.VOC_NETWORK):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RSEPM_EDU_DATA", str(creatures.parent / "nothing"))
 
 
 @pytest.fixture
@@ -121,6 +122,26 @@ def test_voc_takes_its_network_from_a_checkpoint(voc, tmp_path, monkeypatch):
     loaded = start(dataset="voc").network()
     assert loaded.classes == VOC_CLASSES and not loaded.training
     assert torch.equal(loaded.classifier.weight, network.classifier.weight)
+
+
+def test_voc_is_fetched_only_when_asked_and_missing(voc, tmp_path, monkeypatch, creatures):
+    asked = []
+    monkeypatch.setattr(module, "get_voc", lambda root: asked.append(root) or voc)
+    assert start(dataset="voc", download=True).root == voc  # the one that RSEPM_EDU_VOC names
+    assert start(dataset="creatures", download=True).root == creatures
+    assert asked == []
+    kept = tmp_path / "kept"
+    monkeypatch.delenv(module.VOC_ROOT)
+    monkeypatch.setenv("RSEPM_EDU_DATA", str(kept))
+    with pytest.raises(UserError, match="download=True"):
+        start(dataset="voc")
+    assert asked == []
+    assert start(dataset="voc", download=True).root == voc
+    assert asked == [kept / "voc"]
+    shutil.copytree(voc, kept / "voc" / "VOCdevkit" / "VOC2012")  # as get_voc leaves it
+    assert start(dataset="voc").root == kept / "voc" / "VOCdevkit" / "VOC2012"
+    assert start(dataset="voc", download=True).root == kept / "voc" / "VOCdevkit" / "VOC2012"
+    assert len(asked) == 1
 
 
 def test_mistakes_are_one_clear_line(voc, monkeypatch, creatures):
