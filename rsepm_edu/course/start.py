@@ -127,7 +127,7 @@ def _voc_root(*, download: bool) -> Path:
         with suppress(UserError):  # there already, wherever VocDataset would find it
             return find_devkit(folder)
         return get_voc(folder)
-    if VOC_ROOT not in os.environ and not folder.exists():
+    if not os.environ.get(VOC_ROOT) and not folder.exists():
         raise UserError(
             f"{VOC_ROOT}: expected this environment variable to name the folder of PASCAL VOC 2012 that holds "
             'JPEGImages, or start(…, dataset="voc", download=True) to get it (2 GB)'
