@@ -45,6 +45,27 @@ def test_the_presets_of_the_course_are_there() -> None:
     assert {"creatures-cpu", "voc-sample-cpu", "voc-gpu"} <= set(PRESETS)
 
 
+@pytest.mark.parametrize("name", ["voc-t4", "voc-gpu", "voc-multi-gpu"])
+def test_the_machine_decides_on_memory_and_readers_alone(name: str) -> None:
+    config = PRESETS[name]
+    assert replace(config, accumulate=1, workers=8) == TrainConfig()
+    assert config.batch_size == 32  # as published, in whatever parts
+
+
+# Pictures of the splits that the presets name.
+PICTURES = {
+    "creatures-cpu": 1_000, "voc-sample-cpu": 2_604, "voc-sample-gpu": 2_604, "voc-t4": 10_582, "voc-gpu": 10_582,
+    "voc-multi-gpu": 10_582, "coco-gpu": 82_081,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_average_is_as_slow_as_it_is_set_before_the_mixing(name: str) -> None:
+    config = PRESETS[name]
+    step = PICTURES[name] // config.batch_size * config.mix_start
+    assert (1 + step) / (10 + step) >= config.ema_decay  # its fast start, see MovingAverage
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_settings_survive_json(name: str) -> None:
     config = PRESETS[name]
