@@ -3,7 +3,16 @@ import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from rsepm_edu.data.transforms import IMAGENET_MEAN, IMAGENET_STD, denormalise, normalise, training_transform
+from rsepm_edu.data.transforms import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    denormalise,
+    fit_square,
+    normalise,
+    training_transform,
+)
+from rsepm_edu.data.voc import Sample
+from rsepm_edu.labels import VOID
 
 
 def test_normalise_is_what_torchvision_does_for_its_weights() -> None:
@@ -74,3 +83,29 @@ def test_without_jitter_colours_stay_and_with_it_they_change() -> None:
     torch.manual_seed(0)
     shades = {int(training_transform(10, jitter=0.5)(image)[0, 0, 0]) for _ in range(10)}
     assert len(shades) > 5
+
+
+@pytest.mark.parametrize(("height", "width"), [(6, 10), (10, 6), (20, 20), (7, 40), (1, 90)])
+def test_a_picture_fits_into_a_square_and_nothing_is_cut(height: int, width: int) -> None:
+    image = torch.full((3, height, width), 200, dtype=torch.uint8)
+    mask = torch.full((height, width), 3, dtype=torch.uint8)
+    sample: Sample = {
+        "name": "a",
+        "image": tv_tensors.Image(image),
+        "tags": torch.ones(2),
+        "mask": tv_tensors.Mask(mask),
+    }
+    fitted = fit_square(sample, 20)
+    assert fitted["image"].shape == (3, 20, 20) and fitted["mask"].shape == (20, 20)
+    inside = fitted["mask"] != VOID
+    rows, columns = inside.any(1).sum().item(), inside.any(0).sum().item()
+    scale = 20 / max(height, width)
+    assert (rows, columns) == (max(1, round(height * scale)), max(1, round(width * scale)))
+    assert inside.sum() == rows * columns and (fitted["mask"][inside] == 3).all()
+    assert (fitted["image"][:, inside] == 200).all()
+    assert torch.unique(fitted["image"][:, ~inside], dim=1).flatten().tolist() in ([], [124, 116, 104])
+    before, after = (int(index) for index in (inside.any(1).nonzero()[0, 0], 19 - inside.any(1).nonzero()[-1, 0]))
+    assert 0 <= after - before <= 1  # in the middle
+    assert sample["image"].shape == (3, height, width)  # the sample itself is left as it was
+    del sample["mask"]
+    assert "mask" not in fit_square(sample, 20)
