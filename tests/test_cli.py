@@ -1,8 +1,10 @@
 import json
+import re
 import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -55,6 +57,34 @@ def test_help_explains_every_option(command: str, capsys: pytest.CaptureFixture[
     assert commands.choices is not None
     for action in commands.choices[command]._actions:  # type: ignore[call-overload]
         assert action.help, action.option_strings
+
+
+def test_train_says_first_what_the_run_will_take(
+    creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "--preset", "creatures-cpu", "--root", str(creatures), "--out", str(tmp_path / "run"), *TINY]
+    assert cli.main(command) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{tmp_path / 'run' / LAST}\n"
+    first = said.err.splitlines()[:3]
+    assert first[0] == "8 pictures, 6 steps to go"
+    assert re.fullmatch(r"memory: about \d+ MiB for a step, counted", first[1])
+    assert re.fullmatch(r"time: about \d+ s, from a few steps tried: .* \(no workers\)", first[2])
+
+
+def test_out_of_memory_is_one_line(
+    creatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nMuch more.")
+
+    monkeypatch.setattr(loop.Trainer, "step", full)
+    assert train(creatures, tmp_path / "run") == 2
+    error = capsys.readouterr().err
+    assert (
+        error.startswith("rsepm-edu train: memory: expected 4 pictures of 32x32 at a time") and error.count("\n") == 1
+    )
+    assert "try --set accumulate=2 (2 at a time)" in error
 
 
 def test_train_leaves_what_a_run_leaves(run: Path) -> None:

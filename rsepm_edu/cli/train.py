@@ -1,15 +1,18 @@
 """rsepm-edu train: from pictures with tags to a checkpoint."""
 
 import argparse
+import sys
 from dataclasses import fields
 from pathlib import Path
 
 from rsepm_edu.cli.options import add_changes, add_common, parse_change
 from rsepm_edu.data.creatures import ensure_creatures
+from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.training.config import PRESETS, TrainConfig, preset
+from rsepm_edu.training.estimate import estimate
 from rsepm_edu.training.keeping import LAST
-from rsepm_edu.training.loop import train
+from rsepm_edu.training.loop import Trainer, train
 
 
 def add_command(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +21,8 @@ def add_command(parser: argparse.ArgumentParser) -> None:
     settings = ", ".join(field.name for field in fields(TrainConfig))
     parser.description = (
         "Trains on the pictures and tags of a folder in VOC's layout. Nothing that is learnt sees a mask; only the "
-        "panels show the truth, where there is one."
+        "panels show the truth, where there is one. Before it starts it says what the run will take in memory and time, "
+        "from two steps of each phase (not with --quiet)."
     )
     parser.epilog = f"settings for --set: {settings} (explained in rsepm_edu/training/config.py)"
     parser.add_argument("--preset", required=True, help=f"settings to start from: {names}")
@@ -53,5 +57,12 @@ def _train(options: argparse.Namespace) -> None:
         copy_to=options.copy_to,
         device=options.device,
         progress=not options.quiet,
+        on_start=None if options.quiet else _tell,
     )
     print(options.out / LAST)
+
+
+def _tell(trainer: Trainer, dataset: VocDataset) -> None:
+    """What the run will take; beside the progress bars, so that the output stays the checkpoint's path."""
+    for line in estimate(trainer, dataset).lines():
+        print(line, file=sys.stderr, flush=True)

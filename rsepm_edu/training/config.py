@@ -103,8 +103,8 @@ class TrainConfig(Settings):
     batch_size: int = 32  # pictures per optimiser step [Puzzle-CAM]
     accumulate: int = 1  # parts a batch is split into, to fit memory
     clip_norm: float = 10.0  # greatest length of the gradient; keeps one bad batch from ending a run (ours)
-    # Per step, of the averaged weights that are saved and scored [J: EMA; the number is ours]. 0.997 averages over the last
-    # 333 steps, an epoch of VOC. 0.999 would never be reached in that run's 6,600 steps: see MovingAverage's start.
+    # Per step, of the averaged weights that are saved and scored [J: EMA; the number is ours]. 0.997 averages over the
+    # last 333 steps, an epoch of VOC; MovingAverage's fast start would not reach 0.999 in that run's 6,600 steps.
     ema_decay: float = 0.997
 
     # --- losses
@@ -123,7 +123,7 @@ class TrainConfig(Settings):
     # --- pictures
     size: int = 512  # crop, pixels [Puzzle-CAM]
     scale: tuple[float, float] = (0.35, 1.0)  # share of the picture's area in a crop (ours)
-    jitter: float = 0.3  # brightness, contrast, saturation (ours)
+    jitter: float = 0.3  # brightness, contrast, saturation, changed on the device (ours)
     workers: int = 8  # processes that read ahead
 
     # --- running
@@ -242,8 +242,8 @@ PRESETS: dict[str, TrainConfig] = {
     "voc-t4": TrainConfig(accumulate=4, workers=2),
     # Several GPUs, by torchrun: 32 pictures in all, and readers for each GPU.
     "voc-multi-gpu": TrainConfig(workers=4),
-    # COCO 2014 as get_coco.py lays it out, on one large GPU; no schedule is published. A quarter of the epochs classify and
-    # the last quarter mixes, as in voc-gpu; with 2,565 steps an epoch that is three times voc-gpu's steps (ours).
+    # COCO 2014 as get_coco.py lays it out, on one large GPU. The schedule is ours: a quarter of the epochs classifies,
+    # the last quarter mixes, as in voc-gpu; with 2,565 steps an epoch that makes three times voc-gpu's steps.
     "coco-gpu": TrainConfig(
         split="train",
         epochs=8,

@@ -14,8 +14,9 @@ from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.losses import phase_of
 
 LAST = "last.pt"
-# Settings that change how a run is carried out, not what it computes: these may differ when it is resumed.
-RESUMABLE = ("workers", "panel_every", "checkpoint_every", "checkpoint_minutes", "weights")
+# Settings that change how a run is carried out, not what it computes: these may differ when it is resumed. (accumulate
+# does compute a little differently, by batch norm and mixing within a part; but who runs out of memory must go on.)
+RESUMABLE = ("accumulate", "workers", "panel_every", "checkpoint_every", "checkpoint_minutes", "weights")
 
 Resume = bool | Literal["auto"]
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from rsepm_edu.data.loading import derive_seed, epoch_loader
-from rsepm_edu.data.transforms import normalise, training_transform
+from rsepm_edu.data.transforms import change_colours, draw_colours, normalise, training_transform
 from rsepm_edu.data.voc import Sample, VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.files import atomic_path, atomic_write_text
@@ -138,8 +138,9 @@ def train_labelled(
         NotFiniteError: the loss left the finite numbers; last.pt is the last good state.
     """
     out = Path(out)
-    transform = training_transform(config.size, scale=config.scale, jitter=config.jitter)
-    dataset = LabelledDataset(root, config.split, labels, transform=partial(_image_and_labels, transform))
+    transform = training_transform(config.size, scale=config.scale)
+    prepare = partial(_image_labels_colours, transform, config.jitter)
+    dataset = LabelledDataset(root, config.split, labels, transform=prepare)
     state = _previous(config, task, out / LAST, resume=resume)
     torch.manual_seed(derive_seed(config.seed, "weights"))
     network = task.build(None if state is None else "none")
@@ -203,10 +204,12 @@ class _Run:
         bar = tqdm(
             loader, desc=f"epoch {epoch + 1}/{config.epochs} {self.task.name}", disable=not progress, leave=False
         )
-        for batch, (images, labels) in enumerate(bar):
+        for batch, (images, labels, colours) in enumerate(bar):
             step = epoch * len(loader) + batch
             rate = set_learning_rate(self.optimizer, config, step=step, steps=config.epochs * len(loader))
             images, labels = (tensor.to(device, non_blocking=True) for tensor in (images, labels))
+            if config.jitter:
+                images = change_colours(images, colours)
             last = normalise(images).to(memory_format=torch.channels_last), labels
             value = self.step(*last, step)
             total += value / len(loader)
@@ -248,9 +251,11 @@ class _Run:
             raise NotFiniteError(f"the weights are no longer finite, or the loss is {value}, after epoch {epoch + 1}")
 
 
-def _image_and_labels(transform: Callable[[Sample], Sample], sample: Sample) -> tuple[Tensor, Tensor]:
+def _image_labels_colours(
+    transform: Callable[[Sample], Sample], jitter: float, sample: Sample
+) -> tuple[Tensor, Tensor, Tensor]:
     moved = transform(sample)
-    return moved["image"].as_subclass(Tensor), moved["mask"].as_subclass(Tensor)
+    return moved["image"].as_subclass(Tensor), moved["mask"].as_subclass(Tensor), draw_colours(jitter)
 
 
 def _previous(config: LabelledConfig, task: Task, path: Path, *, resume: bool) -> dict[str, Any] | None:

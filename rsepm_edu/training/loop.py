@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from rsepm_edu.data.loading import batches_of, derive_seed, epoch_loader
-from rsepm_edu.data.transforms import normalise, training_transform
+from rsepm_edu.data.transforms import change_colours, draw_colours, normalise, training_transform
 from rsepm_edu.data.voc import Sample, VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.files import atomic_write_text
@@ -30,6 +30,7 @@ from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.interruption import StopRequests
 from rsepm_edu.training.keeping import LAST, Keeper, Resume, find_previous
 from rsepm_edu.training.losses import Phase, mix, mixed_losses, phase_of, plain_losses, puzzle_losses, refine
+from rsepm_edu.training.memory import memory_advice
 from rsepm_edu.training.optimizer import (
     MovingAverage,
     freeze,
@@ -185,6 +186,7 @@ def train(
     copy_to: str | Path | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
+    on_start: Callable[[Trainer, VocDataset], None] | None = None,
     on_epoch: Callable[[Trainer, dict[str, Any]], None] | None = None,
 ) -> SingleStageNetwork:
     """Train on the tags of a VOC-like folder and leave checkpoints, logs and pictures in ``out``.
@@ -201,20 +203,20 @@ def train(
         copy_to: a second folder that gets every checkpoint and the log, such as one on a mounted drive.
         device: default: the GPU if there is one.
         progress: show a bar.
+        on_start: called before the first step with the trainer and its data set.
         on_epoch: called after every epoch with the trainer and the epoch's line of the log.
 
     Returns:
         The averaged network, in evaluation mode.
 
     Raises:
-        UserError: data, settings or folder do not go together.
+        UserError: data, settings or folder do not go together, or the device has too little memory.
         NotFiniteError: a loss term left the finite numbers; last.pt is the last good state.
         KeyboardInterrupt: it was told to stop; last.pt is the state at that moment.
     """
     out, second = Path(out), None if copy_to is None else Path(copy_to)
     device = resolve_device(device)
-    transform = training_transform(config.size, scale=config.scale, jitter=config.jitter)
-    dataset = VocDataset(root, config.split, transform=partial(_image_and_tags, transform))
+    dataset = training_dataset(config, root)
     if len(dataset) < 2:
         raise UserError(f"{root}: expected at least 2 pictures in {config.split}, got {len(dataset)}")
     previous = find_previous(config, dataset.classes, out, second, resume=resume)
@@ -226,7 +228,13 @@ def train(
         trainer.config = replace(config, weights=previous.config.weights)
     atomic_write_text(out / "config.json", trainer.config.to_json())
     keeper = Keeper(out, second, minutes=config.checkpoint_minutes)
-    with TrainingLog(out, trainer, dataset, keep_epochs=trainer.epoch) as log, StopRequests() as requests:
+    with (
+        memory_advice(config, out / LAST),
+        TrainingLog(out, trainer, dataset, keep_epochs=trainer.epoch) as log,
+        StopRequests() as requests,
+    ):
+        if on_start is not None:
+            on_start(trainer, dataset)
         while trainer.epoch < config.epochs:
             try:
                 row = _run_epoch(trainer, dataset, keeper, requests, progress=progress)
@@ -244,8 +252,20 @@ def train(
     return trainer.average.network
 
 
-def _image_and_tags(transform: Callable[[Tensor], Tensor], sample: Sample) -> tuple[Tensor, Tensor]:
-    return transform(sample["image"]), sample["tags"]
+def training_dataset(config: TrainConfig, root: str | Path) -> VocDataset:
+    """The pictures of a run: each item a crop (3×S×S uint8), its tags (K), and its factors for ``change_colours`` (3).
+
+    Raises:
+        UserError: see ``VocDataset``.
+    """
+    transform = training_transform(config.size, scale=config.scale)
+    return VocDataset(root, config.split, transform=partial(_image_tags_colours, transform, config.jitter))
+
+
+def _image_tags_colours(
+    transform: Callable[[Tensor], Tensor], jitter: float, sample: Sample
+) -> tuple[Tensor, Tensor, Tensor]:
+    return transform(sample["image"]), sample["tags"], draw_colours(jitter)
 
 
 def _run_epoch(
@@ -273,7 +293,9 @@ def _run_epoch(
         disable=not progress,
         leave=False,
     )
-    for images, tags in bar:
+    for images, tags, colours in bar:
+        if config.jitter:
+            images = change_colours(images.to(trainer.device, non_blocking=True), colours)
         step, steps = epoch * batches + trainer.batch, config.epochs * batches
         rate = set_learning_rate(trainer.optimizer, config, step=step, steps=steps)
         alpha = alpha_at(step, steps, most=config.puzzle_alpha)

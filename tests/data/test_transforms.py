@@ -6,7 +6,9 @@ from torchvision.transforms import v2
 from rsepm_edu.data.transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    change_colours,
     denormalise,
+    draw_colours,
     fit_square,
     normalise,
     training_transform,
@@ -37,7 +39,7 @@ def test_denormalise_cuts_what_no_picture_has() -> None:
 @pytest.mark.parametrize("shape", [(3, 40, 30), (3, 20, 90), (3, 8, 8)])
 def test_every_picture_comes_out_at_the_size_as_bytes(shape: tuple[int, int, int]) -> None:
     image = tv_tensors.Image(torch.randint(0, 256, shape, dtype=torch.uint8))
-    result = training_transform(16, jitter=0.3)(image)
+    result = training_transform(16)(image)
     assert result.shape == (3, 16, 16) and result.dtype == torch.uint8
 
 
@@ -77,12 +79,48 @@ def test_half_of_the_pictures_are_mirrored_and_crops_have_the_wanted_area() -> N
     assert 40 <= min(widths) < 50 and 72 < max(widths) <= 84
 
 
-def test_without_jitter_colours_stay_and_with_it_they_change() -> None:
-    image = tv_tensors.Image(torch.full((3, 20, 20), 90, dtype=torch.uint8))
-    assert (training_transform(10)(image) == 90).all()
+def test_colours_change_as_torchvision_changes_them() -> None:
+    """One picture at a time, in floating point and cut to [0, 1] after every change."""
     torch.manual_seed(0)
-    shades = {int(training_transform(10, jitter=0.5)(image)[0, 0, 0]) for _ in range(10)}
-    assert len(shades) > 5
+    images = torch.randint(0, 256, (6, 3, 9, 7), dtype=torch.uint8)
+    images[1] = images[1] // 8  # dark, light, and grey ones
+    images[2] = 255 - images[2] // 8
+    images[3] = images[3, :1]
+    factors = torch.stack([draw_colours(0.8) for _ in images])
+    for image, factor, changed in zip(images, factors.tolist(), change_colours(images, factors), strict=True):
+        oracle = image.float() / 255
+        for change, amount in zip(
+            (v2.functional.adjust_brightness, v2.functional.adjust_contrast), factor, strict=False
+        ):
+            oracle = change(oracle, amount)
+        oracle = v2.functional.adjust_saturation(oracle, factor[2])
+        torch.testing.assert_close(changed.float(), oracle * 255, atol=0.6, rtol=0)  # rounded, 0.2989 beside 0.299
+
+
+def test_factors_of_one_leave_every_byte_as_it_is() -> None:
+    images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
+    assert torch.equal(change_colours(images, torch.ones(4, 3)), images)
+
+
+def test_colours_of_one_picture_do_not_depend_on_the_others() -> None:
+    images = torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8)
+    factors = torch.stack([draw_colours(0.5) for _ in images])
+    alone = torch.cat([change_colours(images[i : i + 1], factors[i : i + 1]) for i in range(3)])
+    assert torch.equal(change_colours(images, factors), alone)
+
+
+def test_factors_are_drawn_within_their_range_and_only_when_wanted() -> None:
+    state = torch.get_rng_state()
+    assert draw_colours(0.0).tolist() == [1, 1, 1] and torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(0)
+    for jitter, low in ((0.3, 0.7), (2.0, 0.0)):
+        drawn = torch.stack([draw_colours(jitter) for _ in range(500)])
+        assert drawn.min() >= low and drawn.max() <= 1 + jitter
+        assert (drawn.amax(0) - drawn.amin(0) > 0.9 * (1 + jitter - low)).all()
+    torch.manual_seed(3)
+    first = draw_colours(0.3)
+    torch.manual_seed(3)
+    assert torch.equal(draw_colours(0.3), first)
 
 
 @pytest.mark.parametrize(("height", "width"), [(6, 10), (10, 6), (20, 20), (7, 40), (1, 90)])

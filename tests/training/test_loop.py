@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rsepm_edu.data import voc
-from rsepm_edu.data.transforms import normalise
+from rsepm_edu.data.transforms import change_colours, normalise
 from rsepm_edu.errors import UserError
 from rsepm_edu.methods.puzzle import merge, tile
 from rsepm_edu.training import keeping, loop
@@ -607,8 +607,26 @@ def test_the_data_set_of_a_run_can_be_sent_to_workers_that_are_not_forked(
 
     monkeypatch.setattr(loop, "epoch_loader", record)
     run(replace(tiny, epochs=1), creatures, tmp_path)
-    image, tags = seen[0][0]
-    assert image.shape == (3, 32, 32) and tags.shape == (5,)
+    image, tags, colours = seen[0][0]
+    assert image.shape == (3, 32, 32) and tags.shape == (5,) and colours.tolist() == [1, 1, 1]
+
+
+def test_the_colours_that_are_drawn_reach_the_network(
+    tiny: TrainConfig, creatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[float, Tensor] = {}
+    for jitter in (0.0, 0.3):
+
+        def record(self: Trainer, images: Tensor, *_: Any, key: float = jitter, **__: Any) -> dict[str, float]:
+            seen.setdefault(key, images)
+            return {}
+
+        monkeypatch.setattr(Trainer, "step", record)
+        run(replace(tiny, epochs=1, jitter=jitter), creatures, tmp_path / str(jitter))
+    dataset = loop.training_dataset(replace(tiny, jitter=0.3), creatures)
+    [(_, _, factors), *_] = loop.epoch_loader(dataset, batch_size=4, seed=0, epoch=0)
+    assert torch.equal(seen[0.3], change_colours(seen[0.0], factors))
+    assert not torch.equal(seen[0.3], seen[0.0])
 
 
 # does it learn?

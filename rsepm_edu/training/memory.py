@@ -1,0 +1,112 @@
+"""How much memory a training step needs, counted before anything is computed, and what to do when it is not there."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rsepm_edu.errors import UserError
+from rsepm_edu.methods.mixing import Mixed
+from rsepm_edu.methods.puzzle import merge, tile
+from rsepm_edu.methods.recurseed import Refined
+from rsepm_edu.models.network import SingleStageNetwork
+from rsepm_edu.training.config import TrainConfig
+from rsepm_edu.training.losses import Phase, mixed_losses, plain_losses, puzzle_losses
+
+
+def step_memory(config: TrainConfig, network: SingleStageNetwork, phase: Phase, precision: torch.dtype) -> int:
+    """Bytes that a step of a phase needs at its height: when the losses are there and the backward pass begins.
+
+    Weights, their average, gradients and the optimiser's state, and all that autograd keeps of one part of a batch.
+    What a GPU needs for itself (its context, room for convolutions, gaps) is not counted.
+
+    Args:
+        config: the settings.
+        network: any state, on any device; left as it is.
+        phase: what is on.
+        precision: of autocast; float32 where it is off.
+    """
+    weights = sum(parameter.numel() for parameter in network.parameters())
+    learning = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    moments = 2 if config.optimizer == "adamw" else 1
+    state = 4 * (2 * weights + (1 + moments) * learning)
+    if precision != torch.float32:
+        state += precision.itemsize * weights  # the copy that autocast makes
+    return state + kept_for_backward(config, network, phase, precision)
+
+
+def kept_for_backward(config: TrainConfig, network: SingleStageNetwork, phase: Phase, precision: torch.dtype) -> int:
+    """Bytes that autograd keeps of one part of a batch until the backward pass, weights not among them.
+
+    The forward passes and losses of ``Trainer.step`` are gone through on the meta device, where tensors have shapes and
+    no values: nothing is computed. See ``step_memory`` for the arguments.
+    """
+    twin = copy.deepcopy(network).to("meta").to(precision).train()
+    weights = {parameter.untyped_storage()._cdata for parameter in twin.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}  # by address, since several tensors may share one
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.device("meta"):
+        losses = _losses(config, twin, phase, precision)
+    assert losses  # until here they hold what was counted
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def _losses(
+    config: TrainConfig, network: SingleStageNetwork, phase: Phase, precision: torch.dtype
+) -> dict[str, Tensor]:
+    """Those of ``Trainer.step`` for targets of the right shapes, on the device that is the default."""
+    count, classes, side = config.batch_size // config.accumulate, network.num_classes, config.size
+    images, tags = torch.empty(count, 3, side, side, dtype=precision), torch.empty(count, classes)
+    outputs = network(images, decode=phase.refine)
+    if phase.puzzle:
+        tiles = network(tile(images), decode=False)
+        merged = merge(tiles.cam.float(), size=(outputs.cam.shape[2], outputs.cam.shape[3]))
+        return puzzle_losses(outputs, merged, tags, alpha=1.0)
+    if not phase.refine:
+        return plain_losses(config, outputs, tags, None)
+    small = max(1, side // config.pamr_stride)
+    seed = torch.empty(count, classes, small, small)
+    pseudo_mask = torch.empty(count, small, small, dtype=torch.int64)
+    losses = plain_losses(config, outputs, tags, Refined(torch.empty(outputs.cam.shape), seed, pseudo_mask))
+    if phase.mix:
+        mixed = Mixed(images, tags, torch.empty(count, side, side, dtype=torch.int64))
+        losses |= mixed_losses(config, network(images, decode=True), mixed)
+    return losses
+
+
+@contextmanager
+def memory_advice(config: TrainConfig, last: Path) -> Iterator[None]:
+    """Turn running out of a GPU's memory into one line that says which setting to change.
+
+    Args:
+        config: the settings of the run.
+        last: its checkpoint, named in the line where there is one.
+
+    Raises:
+        UserError: the block ran out of memory.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        parts = config.accumulate
+        more = next((n for n in range(parts + 1, config.batch_size + 1) if config.batch_size % n == 0), None)
+        smaller = f"--set size={max(32, config.size * 3 // 4 // 32 * 32)}"
+        if more is None:
+            advice = f"{smaller}, in a new run"
+        else:
+            advice = f"--set accumulate={more} ({config.batch_size // more} at a time), or {smaller} in a new run"
+        kept = f"; {last} is whole, --resume goes on from it" if last.is_file() else ""
+        raise UserError(
+            f"memory: expected {config.batch_size // parts} pictures of {config.size}x{config.size} at a time "
+            f"(batch_size {config.batch_size}, accumulate {parts}) to fit on the device, got out of memory; "
+            f"try {advice}{kept}"
+        ) from error

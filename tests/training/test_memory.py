@@ -1,0 +1,173 @@
+import re
+import weakref
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from rsepm_edu.errors import UserError
+from rsepm_edu.training.config import TrainConfig, preset
+from rsepm_edu.training.keeping import LAST
+from rsepm_edu.training.loop import Trainer, train
+from rsepm_edu.training.losses import Phase
+from rsepm_edu.training.memory import kept_for_backward, memory_advice, step_memory
+
+CPU = torch.device("cpu")
+CLASSES = ("cat", "dog", "cow")
+PHASES = [Phase(False, False), Phase(True, False), Phase(True, True), Phase(False, False, puzzle=True)]
+
+
+def batch(config: TrainConfig) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shape = (config.batch_size, 3, config.size, config.size)
+    tags = torch.zeros(config.batch_size, len(CLASSES))
+    tags[:, :2] = 1
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator), tags
+
+
+def saved_by(step: Callable[[], Any], weights: set[int]) -> int:
+    """Bytes that autograd really keeps during a step; the storages are held, so that no address comes twice."""
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        step()
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+@pytest.mark.parametrize(
+    ("phase", "precision", "tolerance"), [*((phase, "fp32", 0.04) for phase in PHASES), (PHASES[2], "bf16", 0.1)]
+)
+def test_what_is_counted_is_what_a_real_step_keeps(
+    tiny: TrainConfig, phase: Phase, precision: Any, tolerance: float
+) -> None:
+    config = replace(tiny, size=64, precision=precision)
+    trainer = Trainer(config, CLASSES, CPU)
+    weights = {p.data_ptr() for p in (*trainer.network.parameters(), *trainer.average.network.parameters())}
+    real = saved_by(lambda: trainer.step(*batch(config), phase, step=0), weights)
+    if precision == "bf16":  # autocast's copy of the weights is counted with the weights
+        real -= 2 * sum(p.numel() for p in trainer.network.parameters())
+    counted = kept_for_backward(config, trainer.network, phase, trainer.precision)
+    assert counted == pytest.approx(real, rel=tolerance)
+
+
+class Living(TorchDispatchMode):
+    """Bytes of all tensors that are made while it is on and alive at the same time, at their height."""
+
+    def __init__(self, known: list[Tensor]) -> None:
+        super().__init__()
+        self.now = self.height = 0
+        self.seen = {tensor.untyped_storage()._cdata for tensor in known}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor) and (key := tensor.untyped_storage()._cdata) not in self.seen:
+                size = tensor.untyped_storage().nbytes()
+                self.seen.add(key)
+                self.now += size
+                self.height = max(self.height, self.now)
+                weakref.finalize(tensor.untyped_storage(), self._gone, key, size)
+        return result
+
+    def _gone(self, key: int, size: int) -> None:
+        self.seen.discard(key)
+        self.now -= size
+
+
+@pytest.mark.parametrize(("phase", "optimizer"), [*((phase, "sgd") for phase in PHASES), (PHASES[2], "adamw")])
+def test_the_height_of_a_real_step_is_near(tiny: TrainConfig, phase: Phase, optimizer: Any) -> None:
+    config = replace(tiny, size=64, optimizer=optimizer)
+    trainer = Trainer(config, CLASSES, CPU)
+    trainer.step(*batch(config), phase, step=0)  # makes the optimiser's state
+    trainer.optimizer.zero_grad(set_to_none=True)
+    state = [*trainer.network.state_dict().values(), *trainer.average.network.state_dict().values()]
+    state += [value for values in trainer.optimizer.state.values() for value in values.values()]
+    with Living(state) as living:
+        trainer.step(*batch(config), phase, step=1)
+    real = living.height + sum(tensor.nbytes for tensor in state)
+    assert step_memory(config, trainer.network, phase, torch.float32) == pytest.approx(real, rel=0.2)
+
+
+def test_the_count_follows_the_part_of_a_batch_and_the_precision(tiny: TrainConfig) -> None:
+    network = Trainer(tiny, CLASSES, CPU).network
+    full = PHASES[2]
+
+    def kept(precision: torch.dtype = torch.float32, **changes: Any) -> int:
+        return kept_for_backward(replace(tiny, **changes), network, full, precision)
+
+    assert kept(batch_size=8) == kept(batch_size=32, accumulate=4)
+    assert kept(batch_size=8) == pytest.approx(2 * kept(batch_size=4), rel=0.02)
+    assert kept(size=64) == pytest.approx(4 * kept(size=32), rel=0.1)
+    assert 0.45 < kept(torch.float16) / kept() < 0.8  # the losses stay in float32
+    assert all(value.device == CPU for value in network.state_dict().values())
+
+
+def test_the_preset_for_a_t4_leaves_room_on_a_t4() -> None:
+    """Counted for the dearest phase, in fp16; what a GPU takes for itself must fit into what is left of 14.5 GB."""
+    config = preset("voc-t4", weights="none")
+    network = Trainer(config, tuple(f"class {k}" for k in range(20)), torch.device("meta")).network
+    needed = step_memory(config, network, Phase(refine=True, mix=True), torch.float16)
+    assert 4e9 < needed < 10e9
+    twice = replace(config, accumulate=2)
+    assert step_memory(twice, network, Phase(refine=True, mix=True), torch.float16) > 11e9  # why four parts, not two
+
+
+# out of memory
+
+
+def test_out_of_memory_names_the_setting_to_change_and_the_state_that_is_kept(
+    tiny: TrainConfig, creatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, steps = Trainer.step, []
+
+    def fail_in_the_second_epoch(self: Trainer, *args: Any, **settings: Any) -> dict[str, float]:
+        steps.append(settings["step"])
+        if settings["step"] == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore lines")
+        return original(self, *args, **settings)
+
+    monkeypatch.setattr(Trainer, "step", fail_in_the_second_epoch)
+    with pytest.raises(UserError) as info:
+        train(tiny, creatures, tmp_path, device="cpu", progress=False)
+    last = tmp_path / LAST
+    assert str(info.value) == (
+        "memory: expected 4 pictures of 32x32 at a time (batch_size 4, accumulate 1) to fit on the device, got out of "
+        "memory; try --set accumulate=2 (2 at a time), or --set size=32 in a new run; "
+        f"{last} is whole, --resume goes on from it"
+    )
+    monkeypatch.undo()
+    train(replace(tiny, accumulate=2), creatures, tmp_path, device="cpu", progress=False, resume=True)  # as it says
+    assert len((tmp_path / "log.jsonl").read_text().splitlines()) == tiny.epochs
+
+
+@pytest.mark.parametrize(
+    ("accumulate", "advice"),
+    [
+        (1, "try --set accumulate=2 (16 at a time), or --set size=384 in a new run"),
+        (4, "try --set accumulate=8 (4 at a time), or --set size=384 in a new run"),
+        (32, "try --set size=384, in a new run"),
+    ],
+)
+def test_the_next_divisor_is_advised_and_then_a_smaller_crop(tmp_path: Path, accumulate: int, advice: str) -> None:
+    with (
+        pytest.raises(UserError, match=re.escape(advice) + "$"),
+        memory_advice(TrainConfig(accumulate=accumulate), tmp_path / LAST),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_other_errors_pass(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="^other$"), memory_advice(TrainConfig(), tmp_path / LAST):
+        raise RuntimeError("other")
