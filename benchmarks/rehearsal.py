@@ -39,7 +39,7 @@ from rsepm_edu.training.memory import step_memory
 
 PICTURES = 10_582  # of trainaug
 SIZES = ((500, 375), (500, 375), (500, 375), (500, 333), (375, 500))  # width, height; each as often as it is named
-TEXTURES, SIDE = 200, 640
+TEXTURES, SIDE = 60, 640
 QUALITY = 90  # so that a picture has about 110 KB, the mean of VOC 2012: 1.9 GB for 17,125 pictures
 PRESETS: dict[str, dict[str, Any]] = {"voc-t4": {"precision": "fp16"}, "voc-gpu": {}}
 """What is rehearsed on a GPU, and what is set: a T4's precision, on whatever card."""
