@@ -55,7 +55,7 @@ results-creatures: $(READY) ## regenerate results/creatures: every row, three se
 	$(PY) data_scripts/make_results.py creatures
 
 results-multistage: $(READY) ## regenerate results/creatures_multistage, from the networks of results-creatures
-	$(PY) data_scripts/make_multistage_results.py
+	$(PY) data_scripts/make_multistage_results.py creatures
 
 results-voc-sample: $(READY) ## regenerate results/voc_sample (set RSEPM_EDU_VOC_SAMPLE)
 	@test -n "$$RSEPM_EDU_VOC_SAMPLE" || { echo 'set RSEPM_EDU_VOC_SAMPLE to a VOC2012 folder' >&2; exit 2; }

@@ -1,10 +1,11 @@
-"""Regenerate results/creatures_multistage: what random walks, a dense CRF and a DeepLab make of finished networks.
+"""Regenerate results/<data>_multistage: what random walks, a dense CRF and a DeepLab make of finished networks.
 
     python data_scripts/make_results.py creatures --seeds 0 1 2     # first: trains the single-stage networks
-    python data_scripts/make_multistage_results.py --seeds 0 1 2
+    python data_scripts/make_multistage_results.py creatures --seeds 0 1 2
 
-For each seed the networks of runs/results/creatures/seed_N/{cam,rs+epm} give seeds; both walks, the CRF after each, and
-DeepLabv3+ after IRNet's walk and the CRF. A stopped run goes on.
+Creatures: for each seed the networks of runs/results/creatures/seed_N/{cam,rs+epm} give seeds; both walks, the CRF
+after each, and DeepLabv3+ after IRNet's walk and the CRF. Photographs (tables voc-sample and voc-sample-puzzle first):
+the networks of voc-sample/seed_N/{cam,puzzle,rs,rs+epm}; IRNet's walk, the CRF, no last stage. A stopped run goes on.
 """
 
 import argparse
@@ -12,11 +13,13 @@ import json
 import shlex
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from make_results import VOC_6, VOC_SAMPLE, from_environment
 
 from rsepm_edu.data.creatures import ensure_creatures
 from rsepm_edu.data.voc import VocDataset
@@ -31,76 +34,113 @@ from rsepm_edu.training.keeping import LAST
 from rsepm_edu.training.multistage import Multistage, MultistageConfig, Walk
 from rsepm_edu.training.stages import SeedMap
 
-PRESET = "creatures-cpu"
-PICTURES = 200  # the first of the training pictures: six CPU minutes a seed
-SOURCES: tuple[tuple[str, str, SeedMap], ...] = (("cam", "CAM", "cam"), ("rs+epm", "RS + EPM decoder", "decoder"))
-"""Folder of the network, name of its seeds in the table, and which of its maps they are."""
+PICTURES = 200  # of Creatures, the first of the training pictures: six CPU minutes a seed
 
-WALKS: tuple[Walk, ...] = ("none", "affinity", "boundary")
+
+@dataclass(frozen=True)
+class Table:
+    """What a table holds.
+
+    preset: of all stages. sources: folder of a network, name of its seeds in the table, which of its maps they are.
+    walks: each gives rows. segmenter: whether a DeepLab follows IRNet's walk. classes: of the means; None: all.
+    """
+
+    preset: str
+    sources: tuple[tuple[str, str, SeedMap], ...]
+    walks: tuple[Walk, ...]
+    segmenter: bool
+    classes: tuple[str, ...] | None = None
+
+
+CAM: tuple[str, str, SeedMap] = ("cam", "CAM", "cam")
+EPM: tuple[str, str, SeedMap] = ("rs+epm", "RS + EPM decoder", "decoder")
+PHOTOGRAPHS: tuple[tuple[str, str, SeedMap], ...] = (
+    CAM,
+    ("puzzle", "Puzzle-CAM", "cam"),
+    ("rs", "RS decoder", "decoder"),
+    EPM,
+)
+TABLES = {
+    "creatures": Table("creatures-cpu", (CAM, EPM), ("none", "affinity", "boundary"), segmenter=True),
+    "voc-sample": Table("voc-sample-cpu", PHOTOGRAPHS, ("none", "boundary"), segmenter=False, classes=VOC_6),
+}
 
 
 def main() -> int:
     """Run from the root of the repository."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the networks (default: 0 1 2)")
-    parser.add_argument("--networks", type=Path, default=Path("runs/results/creatures"), help="where these lie")
-    parser.add_argument("--runs", type=Path, default=Path("runs/results/creatures_multistage"), help="stages' files")
+    parser.add_argument("data", choices=tuple(TABLES), help="which table")
+    parser.add_argument("--seeds", type=int, nargs="+", help="of the networks (default: as make_results.py)")
+    parser.add_argument("--networks", type=Path, help="where these lie (default: runs/results/DATA)")
+    parser.add_argument("--runs", type=Path, help="stages' files (default: runs/results/DATA_multistage)")
     parser.add_argument("--results", type=Path, default=Path("results"), help="where the table goes")
-    parser.add_argument("--threshold", type=float, help="fixed background score (default: by the preset, 0.25)")
+    parser.add_argument("--threshold", type=float, help="fixed background score (default: chosen without masks)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads (default: all)")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    options.seeds = options.seeds or ([0, 1, 2] if options.data == "creatures" else [0])
+    options.networks = options.networks or Path("runs/results") / options.data
+    options.runs = options.runs or Path("runs/results") / f"{options.data}_multistage"
+    table = TABLES[options.data]
     try:
-        root = ensure_creatures(train=PICTURES)
+        creatures = options.data == "creatures"
+        root = ensure_creatures(train=PICTURES) if creatures else Path(from_environment(VOC_SAMPLE))
         rows: list[Row] = []
         for seed in options.seeds:
-            for folder, name, seed_map in SOURCES:
+            for folder, name, seed_map in table.sources:
                 checkpoint = options.networks / f"seed_{seed}" / folder / LAST
+                settings = partial(settings_of, table, seed, seed_map, options.threshold)
                 out = options.runs / f"seed_{seed}" / folder
-                rows += rows_of(
-                    checkpoint, name, partial(config, seed, seed_map, options.threshold), root, out, options
-                )
-            rows.append(single_stage_row(seed, root, options))
+                rows += rows_of(table, checkpoint, name, settings, root, out, progress=not options.quiet)
+                write(rows, settings(), options)
+            if table.segmenter:
+                rows.append(single_stage_row(seed, root, options))
+                write(rows, settings(), options)
             print(tables.text([row for row in rows if row.seed == seed]), flush=True)
-            write(rows, config(seed, "decoder", options.threshold), options)
     except UserError as error:
         print(f"{Path(__file__).name}: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def config(seed: int, seed_map: SeedMap, fixed: float | None, **stages: Any) -> MultistageConfig:
-    """The settings behind the table; ``fixed`` is the threshold of the rows that need no masks, None: the preset's."""
-    changes = {} if fixed is None else {"threshold": fixed}
-    return MultistageConfig.preset(PRESET, seed=seed, **{"seed_map": seed_map, **changes, **stages})
+def settings_of(table: Table, seed: int, seed_map: SeedMap, fixed: float | None, **stages: Any) -> MultistageConfig:
+    """The settings behind a table; ``fixed`` is the threshold of the rows that need no masks, None: by colour."""
+    # Only the pictures that are scored: their tags are enough for all that is trained here.
+    changes = {"split": "train", "seed_map": seed_map, "threshold": fixed}
+    return MultistageConfig.preset(table.preset, seed=seed, **{**changes, **stages})
 
 
 def rows_of(
+    table: Table,
     checkpoint: Path,
     name: str,
-    config: Callable[..., MultistageConfig],
+    settings: Callable[..., MultistageConfig],
     root: Path,
     out: Path,
-    options: argparse.Namespace,
+    *,
+    progress: bool,
 ) -> list[Row]:
-    """Rows of one network: each map at the fixed and at its oracle threshold, each after the CRF, then the segmenter.
+    """Rows of one network: each map at θ without masks and at its oracle θ, each after the CRF, then the segmenter.
 
     A CRF at an oracle threshold has the one that is best before the CRF: to try all would take sixteen CRFs.
     """
     dataset = VocDataset(root, "train", masks=True)
 
     def run(**stages: Any) -> Multistage:
-        return Multistage(checkpoint, root, out, config(**stages), name=name, progress=not options.quiet)
+        return Multistage(checkpoint, root, out, settings(**stages), name=name, progress=progress)
 
     maps: list[Row] = []
     refined: list[Row] = []
-    for walk in WALKS:
+    for walk in table.walks:
         plain = run(walk=walk)
-        fixed, oracle = plain.seed_rows(dataset)[-2:]
-        maps += [fixed, oracle]
-        refined.append(plain.mask_row(dataset))
-        refined.append(run(walk=walk, threshold=oracle.threshold).mask_row(dataset, oracle=True))
+        without, oracle = plain.seed_rows(dataset, classes=table.classes)[-2:]
+        maps += [without, oracle]
+        refined.append(plain.mask_row(dataset, classes=table.classes))
+        best = run(walk=walk, threshold=oracle.threshold)
+        refined.append(best.mask_row(dataset, oracle=True, classes=table.classes))
+    if not table.segmenter:
+        return [*maps, *refined]
     last = run(walk="boundary")
     final = [last.final_row("train", tags_given=True), last.final_row("val"), last.final_row("val", crf=True)]
     return [*maps, *refined, *final]
@@ -116,7 +156,7 @@ def single_stage_row(seed: int, root: Path, options: argparse.Namespace) -> Row:
 
 
 def write(rows: list[Row], config: MultistageConfig, options: argparse.Namespace) -> None:
-    """Write results/creatures_multistage with one log of all trainings."""
+    """Write results/<data>_multistage with one log of all trainings."""
     lines = [
         json.dumps({"run": str(path.parent.relative_to(options.runs)), **json.loads(line)})
         for path in sorted(options.runs.glob("seed_*/*/*/log.jsonl"))
@@ -124,11 +164,12 @@ def write(rows: list[Row], config: MultistageConfig, options: argparse.Namespace
     ]
     log = options.runs / "log.jsonl"
     atomic_write_text(log, "".join(f"{line}\n" for line in lines))
-    command = ["python", f"data_scripts/{Path(__file__).name}", "--seeds", *map(str, options.seeds)]
+    command = ["python", f"data_scripts/{Path(__file__).name}", options.data, "--seeds", *map(str, options.seeds)]
     command += [] if options.threshold is None else ["--threshold", str(options.threshold)]
     command += ["--threads", str(options.threads)]
-    settings = config.to_dict() | {"seeds": options.seeds, "pictures": PICTURES}
-    folder = options.results / "creatures_multistage"
+    settings = config.to_dict() | {"seeds": options.seeds}
+    settings |= {"pictures": PICTURES} if options.data == "creatures" else {}
+    folder = options.results / f"{options.data.replace('-', '_')}_multistage"
     tables.write_results(folder, rows, command=shlex.join(command), config=settings, log=log)
 
 

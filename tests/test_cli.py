@@ -302,7 +302,7 @@ SMALL = (
 
 def multistage(run: Path, root: Path, out: Path, *more: str) -> list[str]:
     arguments = ["multistage", str(run / LAST), "--preset", "creatures-cpu", "--root", str(root), "--out", str(out)]
-    return [*arguments, "--quiet", *SMALL, *more]
+    return [*arguments, "--threshold", "0.25", "--quiet", *SMALL, *more]
 
 
 @pytest.fixture(scope="module")

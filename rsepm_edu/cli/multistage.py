@@ -55,7 +55,7 @@ def add_command(parser: argparse.ArgumentParser) -> None:
         "--walk", choices=get_args(Walk), default="boundary", help="IRNet's, AffinityNet's or none (default: boundary)"
     )
     parser.add_argument(
-        "--threshold", type=float, help="background score of the pseudo masks (default: by the preset, 0.25)"
+        "--threshold", type=float, help="background score of the pseudo masks (default: chosen without masks)"
     )
     parser.add_argument(
         "--crf",

@@ -92,7 +92,7 @@ def parse_change(text: str, settings: Settings) -> tuple[str, Any]:
         parsed = ast.literal_eval(value)
     except (ValueError, SyntaxError):
         parsed = None
-    expected = float if isinstance(default, float) else type(default)
+    expected = float if default is None or isinstance(default, float) else type(default)  # None: a number if any
     if expected is float and type(parsed) is int:
         parsed = float(parsed)
     if type(parsed) is not expected:

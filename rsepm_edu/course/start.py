@@ -3,6 +3,7 @@
 import os
 import platform
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -13,12 +14,16 @@ import torchvision
 import rsepm_edu
 from rsepm_edu.course.networks import CREATURES_CAM, load_lesson_network
 from rsepm_edu.data.creatures import ensure_creatures
+from rsepm_edu.data.transforms import fit_square
 from rsepm_edu.data.voc import VocDataset, find_devkit, read_classes
 from rsepm_edu.errors import UserError
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.training.checkpoint import load_network
 
 DatasetName = Literal["creatures", "voc"]
+
+SIDE = 256
+"""Pixels of a photograph's longer side in the lessons."""
 
 VOC_ROOT = "RSEPM_EDU_VOC"
 VOC_NETWORK = "RSEPM_EDU_VOC_NETWORK"
@@ -43,11 +48,13 @@ class Course:
     def pictures(self, split: str | None = None) -> VocDataset:
         """Pictures with tags and masks of a split; default: `val` of Creatures, `train` of VOC.
 
+        Photographs, which have many sizes, are fitted into squares of `SIDE` pixels, so that lessons can batch them.
         Masks are there to look at and to score with. Nothing in a lesson learns from them.
         """
         if split is None:
             split = "val" if self.dataset == "creatures" else "train"
-        return VocDataset(self.root, split, masks=True)
+        fit = None if self.dataset == "creatures" else partial(fit_square, side=SIDE)
+        return VocDataset(self.root, split, masks=True, transform=fit)
 
     def network(self, name: str = CREATURES_CAM) -> SingleStageNetwork:
         """A trained network, on the device, in evaluation mode; by default for classification alone.

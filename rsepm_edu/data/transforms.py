@@ -3,6 +3,10 @@
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as V
+
+from rsepm_edu.data.voc import Sample
+from rsepm_edu.labels import VOID
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -64,6 +68,24 @@ def _greys(images: Tensor) -> Tensor:
     """B×3×H×W to B×1×H×W: luma as in ITU-R BT.601."""
     weights = torch.tensor((0.299, 0.587, 0.114), device=images.device)[:, None, None]
     return (images * weights).sum(1, keepdim=True)
+
+
+def fit_square(sample: Sample, side: int) -> Sample:
+    """A picture, and its mask where there is one, scaled into the middle of ``side``×``side`` pixels.
+
+    So it can be put into a batch with others. Nothing is cut off: its tags stay right. The bars are of ImageNet's mean
+    colour, and void in the mask.
+    """
+    height, width = sample["image"].shape[-2:]
+    small = [max(1, round(length * side / max(height, width))) for length in (height, width)]
+    top, left = ((side - length) // 2 for length in small)
+    bars = [left, top, side - small[1] - left, side - small[0] - top]
+    fitted = sample.copy()
+    colour = [round(255 * mean) for mean in IMAGENET_MEAN]
+    fitted["image"] = V.pad(V.resize(sample["image"], small, antialias=True), bars, fill=colour)
+    if "mask" in sample:
+        fitted["mask"] = V.pad(V.resize(sample["mask"], small, v2.InterpolationMode.NEAREST), bars, fill=VOID)
+    return fitted
 
 
 def normalise(images: Tensor) -> Tensor:

@@ -67,13 +67,10 @@ def choose_thresholds(
     unknown = [way for way in ways if way not in CRITERIA]
     if unknown:
         raise UserError(f"choice: expected some of {', '.join(CRITERIA)}, got {', '.join(unknown)}")
-    if pictures < 1:
-        raise ValueError(f"pictures: expected at least 1, got {pictures}")
     device = next(network.parameters()).device
     settings: dict[str, Any] = {"decode": decode, "scg_threshold": scg_threshold, "pamr_stride": pamr_stride}
     chosen: Chosen = {way: {} for way in ways}
-    count = min(pictures, len(dataset))
-    indices = [position * len(dataset) // count for position in range(count)] if ways else []
+    indices = spread(len(dataset), pictures) if ways else []
     for index in tqdm(indices, desc="choosing", disable=not progress, leave=False):
         sample = dataset.sample(index, masks=False)
         raw = sample["image"].as_subclass(Tensor)[None].to(device)
@@ -95,6 +92,18 @@ def choose_thresholds(
                     case Otsu():
                         criterion.update(seed)
     return chosen
+
+
+def spread(length: int, count: int) -> list[int]:
+    """``count`` indices spread evenly over a data set of ``length`` pictures, or all where there are fewer.
+
+    Raises:
+        ValueError: fewer than one.
+    """
+    if count < 1:
+        raise ValueError(f"pictures: expected at least 1, got {count}")
+    count = min(count, length)
+    return [position * length // count for position in range(count)]
 
 
 def thresholds_of(chosen: Chosen) -> dict[str, dict[str, float]]:

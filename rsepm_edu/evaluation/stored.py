@@ -1,4 +1,4 @@
-"""Scoring what the stages of a multi-stage run have left on the disk, on pictures that have masks."""
+"""What the stages of a multi-stage run have left on the disk: scored with masks, and θ chosen without them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +10,8 @@ from tqdm.auto import tqdm
 from rsepm_edu.data.palette import read_mask
 from rsepm_edu.data.seeds import read_seed
 from rsepm_edu.data.voc import VocDataset
+from rsepm_edu.evaluation.choosing import PICTURES, spread
+from rsepm_edu.evaluation.maskfree import ColourInformation
 from rsepm_edu.evaluation.metrics import Scores, confusion_matrix, scores
 from rsepm_edu.evaluation.thresholds import THRESHOLDS, ThresholdSweep
 
@@ -30,6 +32,29 @@ def sweep_stored_seeds(
         mask = dataset.sample(index, masks=True)["mask"].as_subclass(Tensor)
         sweep.update(read_seed(Path(folder) / f"{name}.npz")[None].clamp(0, 1), mask[None])
     return sweep
+
+
+def choose_stored_threshold(
+    dataset: VocDataset, folder: str | Path, *, pictures: int = PICTURES, progress: bool = True
+) -> float:
+    """The threshold at which the colour of a pixel tells most about its being foreground (``ColourInformation``).
+
+    No mask is read, even of a data set opened with them.
+
+    Args:
+        dataset: the folder needs no masks.
+        folder: holds name.npz for every picture, see ``write_seed``.
+        pictures: look at so many, evenly spread over the data set, or at all if there are fewer.
+        progress: show a bar.
+
+    Raises:
+        ValueError: fewer than one picture.
+    """
+    criterion = ColourInformation()
+    for index in tqdm(spread(len(dataset), pictures), desc="choosing", disable=not progress, leave=False):
+        image = dataset.sample(index, masks=False)["image"].as_subclass(Tensor)
+        criterion.update(read_seed(Path(folder) / f"{dataset.names[index]}.npz")[None].clamp(0, 1), image[None])
+    return criterion.best()[0]
 
 
 def score_stored_masks(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rsepm_edu.data.voc import VocDataset
-from rsepm_edu.evaluation.choosing import choose_thresholds, thresholds_of
+from rsepm_edu.evaluation.choosing import PICTURES, choose_thresholds, thresholds_of
 from rsepm_edu.evaluation.inference import SCALES
 from rsepm_edu.evaluation.scoring import score_seeds
 from rsepm_edu.evaluation.tables import Row
@@ -56,7 +56,8 @@ class Experiment:
     """What is trained on which pictures, and scored on which masks.
 
     root: data set, see ``VocDataset``. split: scored, with tags given. classes: foreground classes of the means, None:
-    all. scales: of the scoring, each with its mirror image. pictures: score only the first so many; None: all.
+    all. scales: of the scoring, each with its mirror image. pictures: score only the first so many; None: all. choose:
+    look at so many of these to choose θ without masks.
     """
 
     config: TrainConfig
@@ -65,6 +66,7 @@ class Experiment:
     classes: tuple[str, ...] | None = None
     scales: tuple[float, ...] = SCALES
     pictures: int | None = None
+    choose: int = PICTURES
     progress: bool = True
 
     def rows(self, network: SingleStageNetwork, method: Method) -> list[Row]:
@@ -78,7 +80,7 @@ class Experiment:
             "pamr_stride": self.config.pamr_stride,
             "progress": self.progress,
         }
-        chosen = thresholds_of(choose_thresholds(network, dataset, **settings))
+        chosen = thresholds_of(choose_thresholds(network, dataset, pictures=self.choose, **settings))
         scores = score_seeds(network, dataset, **settings)
         rows = scores.rows(seed=self.config.seed, chosen=chosen, classes=self.classes)
         if method in WITHOUT_DECODER:

@@ -17,6 +17,7 @@ Nothing sees a true mask before the scoring. What keeps the last stage from coll
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -29,7 +30,7 @@ from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.crf import FINAL_SIGMAS, LABEL_SIGMAS, Sigmas, refine_labels, refine_probabilities
 from rsepm_edu.evaluation.inference import SCALES
-from rsepm_edu.evaluation.stored import score_stored_masks, sweep_stored_seeds
+from rsepm_edu.evaluation.stored import choose_stored_threshold, score_stored_masks, sweep_stored_seeds
 from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.evaluation.thresholds import THRESHOLDS
 from rsepm_edu.files import atomic_write_text
@@ -73,7 +74,8 @@ class StageConfig(Settings):
     background: float = 0.05  # background score of the pass whose background is trusted [I]
     walk_radius: int = 5  # of the pairs, in positions [I]
     walk_steps: int = 256  # [I]
-    threshold: float = 0.25  # background score of the pseudo masks [I]; chosen without masks or called an oracle
+    threshold: float | None = None  # background score of the pseudo masks; None: chosen by colour, without masks
+    # (ours: IRNet's 0.25 is too low for the walked seeds of a decoder)
     crf: bool = True  # dense CRF on the pseudo masks, and beside the segmenter's own result
     label_sigmas: Sigmas = LABEL_SIGMAS  # CRF on labels: smoothness, appearance (pixels), colour [I]
     final_sigmas: Sigmas = FINAL_SIGMAS  # CRF on the segmenter's result: the same three [K]
@@ -85,7 +87,8 @@ class StageConfig(Settings):
         self._at_least("seed_stride", 1)
         self._at_least("walk_radius", 2)
         self._at_least("walk_steps", 0)
-        self._share("threshold")
+        if self.threshold is not None:
+            self._share("threshold")
         if not 0 <= self.background < self.foreground < 1:
             raise UserError(
                 f"background, foreground: expected 0 <= background < foreground < 1, "
@@ -289,11 +292,19 @@ class Multistage:
         )
         return folder
 
+    @cached_property
+    def threshold(self) -> float:
+        """The background score of the pseudo masks: that of the settings, else the one chosen without masks."""
+        given = self.config.stages.threshold
+        if given is not None:
+            return given
+        return choose_stored_threshold(self.dataset, self.walked, progress=self.progress)
+
     @property
     def variant(self) -> str:
         """What tells the pseudo masks of a run from those of another, such as boundary_0.25_crf."""
         stages = self.config.stages
-        return f"{stages.walk}_{stages.threshold:g}{'_crf' if stages.crf else ''}"
+        return f"{stages.walk}_{self.threshold:g}{'_crf' if stages.crf else ''}"
 
     @cached_property
     def masks(self) -> Path:
@@ -304,7 +315,7 @@ class Multistage:
             self.dataset,
             walked,
             folder,
-            threshold=stages.threshold,
+            threshold=self.threshold,
             refine=self._refine_labels if stages.crf else None,
             device=self.device,
             progress=self.progress,
@@ -356,36 +367,47 @@ class Multistage:
 
     # --- scores
 
-    def seed_rows(self, dataset: VocDataset) -> list[Row]:
-        """Seeds and, after them, walked seeds: each at the threshold of the settings, and at its ORACLE threshold.
+    def seed_rows(self, dataset: VocDataset, *, classes: Sequence[str] | None = None) -> list[Row]:
+        """Seeds and, after them, walked seeds: each at a threshold without masks, and at its ORACLE threshold.
+
+        The first is that of the settings, or else the one that colour chooses for these very seeds.
 
         Args:
             dataset: opened with ``masks=True``; its pictures are among those of ``split``.
+            classes: foreground classes the means are over; None: all.
         """
         stages, seed = self.config.stages, self.config.segmentation.seed
         folders = {self.name: self.seeds}
         if stages.walk != "none":
             folders[self._walked_name] = self.walked
-        thresholds = sorted({*THRESHOLDS, stages.threshold})
         rows = []
         for method, folder in folders.items():
+            threshold = stages.threshold
+            if threshold is None:
+                threshold = choose_stored_threshold(self.dataset, folder, progress=self.progress)
+            thresholds = sorted({*THRESHOLDS, threshold})
             sweep = sweep_stored_seeds(dataset, folder, thresholds=thresholds, progress=self.progress)
-            fixed = sweep.at(stages.threshold, dataset.classes)
-            rows.append(Row.from_scores(method, fixed, threshold=stages.threshold, oracle=False, seed=seed))
-            best, scores = sweep.best(dataset.classes)
+            result = sweep.at(threshold, dataset.classes, classes=classes)
+            rows.append(
+                Row.from_scores(method, result, threshold=threshold, oracle=False, seed=seed, choice=self._choice)
+            )
+            best, scores = sweep.best(dataset.classes, classes=classes)
             rows.append(Row.from_scores(method, scores, threshold=best, oracle=True, seed=seed))
         return rows
 
-    def mask_row(self, dataset: VocDataset, *, oracle: bool = False) -> Row:
+    def mask_row(self, dataset: VocDataset, *, oracle: bool = False, classes: Sequence[str] | None = None) -> Row:
         """The pseudo masks.
 
         Args:
-            dataset: see ``seed_rows``.
+            dataset, classes: see ``seed_rows``.
             oracle: whether the threshold of the settings was chosen by masks.
         """
-        result = score_stored_masks(dataset, self.masks, progress=self.progress)
-        threshold, seed = self.config.stages.threshold, self.config.segmentation.seed
-        return Row.from_scores(self._mask_name, result, threshold=threshold, oracle=oracle, seed=seed)
+        result = score_stored_masks(dataset, self.masks, classes=classes, progress=self.progress)
+        choice = "" if oracle else self._choice
+        seed = self.config.segmentation.seed
+        return Row.from_scores(
+            self._mask_name, result, threshold=self.threshold, oracle=oracle, seed=seed, choice=choice
+        )
 
     def final_row(self, split: str, *, tags_given: bool = False, crf: bool = False) -> Row:
         """The segmenter on a split with masks: without tags, unless they are given; see ``predictions``."""
@@ -395,6 +417,11 @@ class Multistage:
         head = f"{HEAD_NAMES[config.head]}{' + CRF' if crf else ''}"
         method = f"{self._mask_name} → {head} ({split}, {'tags given' if tags_given else 'no tags'})"
         return Row.from_scores(method, result, threshold=None, oracle=False, seed=config.seed)
+
+    @property
+    def _choice(self) -> str:
+        """How the threshold was chosen, for the rows of tables."""
+        return "colour" if self.config.stages.threshold is None else "none"
 
     @property
     def _walked_name(self) -> str:
@@ -439,7 +466,7 @@ class Multistage:
         stages = self.config.stages
         before = self._seed_record if stages.walk == "none" else self._walked_record
         sigmas = stages.label_sigmas if stages.crf else None
-        return before | {"masks": {"threshold": stages.threshold, "crf": stages.crf, "sigmas": sigmas}}
+        return before | {"masks": {"threshold": self.threshold, "crf": stages.crf, "sigmas": sigmas}}
 
     @property
     def _refine_labels(self) -> Any:

@@ -9,9 +9,12 @@ from rsepm_edu.data.transforms import (
     change_colours,
     denormalise,
     draw_colours,
+    fit_square,
     normalise,
     training_transform,
 )
+from rsepm_edu.data.voc import Sample
+from rsepm_edu.labels import VOID
 
 
 def test_normalise_is_what_torchvision_does_for_its_weights() -> None:
@@ -85,11 +88,8 @@ def test_colours_change_as_torchvision_changes_them() -> None:
     images[3] = images[3, :1]
     factors = torch.stack([draw_colours(0.8) for _ in images])
     for image, factor, changed in zip(images, factors.tolist(), change_colours(images, factors), strict=True):
-        oracle = image.float() / 255
-        for change, amount in zip(
-            (v2.functional.adjust_brightness, v2.functional.adjust_contrast), factor, strict=False
-        ):
-            oracle = change(oracle, amount)
+        oracle = v2.functional.adjust_brightness(image.float() / 255, factor[0])
+        oracle = v2.functional.adjust_contrast(oracle, factor[1])
         oracle = v2.functional.adjust_saturation(oracle, factor[2])
         torch.testing.assert_close(changed.float(), oracle * 255, atol=0.6, rtol=0)  # rounded, 0.2989 beside 0.299
 
@@ -118,3 +118,29 @@ def test_factors_are_drawn_within_their_range_and_only_when_wanted() -> None:
     first = draw_colours(0.3)
     torch.manual_seed(3)
     assert torch.equal(draw_colours(0.3), first)
+
+
+@pytest.mark.parametrize(("height", "width"), [(6, 10), (10, 6), (20, 20), (7, 40), (1, 90)])
+def test_a_picture_fits_into_a_square_and_nothing_is_cut(height: int, width: int) -> None:
+    image = torch.full((3, height, width), 200, dtype=torch.uint8)
+    mask = torch.full((height, width), 3, dtype=torch.uint8)
+    sample: Sample = {
+        "name": "a",
+        "image": tv_tensors.Image(image),
+        "tags": torch.ones(2),
+        "mask": tv_tensors.Mask(mask),
+    }
+    fitted = fit_square(sample, 20)
+    assert fitted["image"].shape == (3, 20, 20) and fitted["mask"].shape == (20, 20)
+    inside = fitted["mask"] != VOID
+    rows, columns = inside.any(1).sum().item(), inside.any(0).sum().item()
+    scale = 20 / max(height, width)
+    assert (rows, columns) == (max(1, round(height * scale)), max(1, round(width * scale)))
+    assert inside.sum() == rows * columns and (fitted["mask"][inside] == 3).all()
+    assert (fitted["image"][:, inside] == 200).all()
+    assert torch.unique(fitted["image"][:, ~inside], dim=1).flatten().tolist() in ([], [124, 116, 104])
+    before, after = (int(index) for index in (inside.any(1).nonzero()[0, 0], 19 - inside.any(1).nonzero()[-1, 0]))
+    assert 0 <= after - before <= 1  # in the middle
+    assert sample["image"].shape == (3, height, width)  # the sample itself is left as it was
+    del sample["mask"]
+    assert "mask" not in fit_square(sample, 20)

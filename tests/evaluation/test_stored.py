@@ -6,7 +6,7 @@ from torch import Tensor
 from rsepm_edu.data.palette import write_mask
 from rsepm_edu.data.seeds import write_seed
 from rsepm_edu.data.voc import VocDataset
-from rsepm_edu.evaluation.stored import score_stored_masks, sweep_stored_seeds
+from rsepm_edu.evaluation.stored import choose_stored_threshold, score_stored_masks, sweep_stored_seeds
 from rsepm_edu.labels import VOID
 
 
@@ -31,3 +31,20 @@ def test_seeds_and_masks_are_scored_from_their_files(creatures: Path, tmp_path: 
     assert result.fp == 0 and 0 < kept < total
     only = [name for name, value in result.class_fn.items() if value == 1 and name != "background"]
     assert result.fn > 0 and all(result.iou[name] == 0 for name in only)
+
+
+def test_a_threshold_is_chosen_where_the_colours_part(tmp_path: Path, creatures: Path) -> None:
+    """A seed of 0.62 on the reddest third of a picture, 0.31 on another: 0.35 … 0.60 keep what colour tells."""
+    dataset = VocDataset(creatures, "train")
+    for index, name in enumerate(dataset.names):
+        red = dataset.sample(index, masks=False)["image"].as_subclass(Tensor)[0]
+        rank = red.flatten().argsort().argsort().reshape(red.shape) / red.numel()
+        seed = torch.zeros(len(dataset.classes), *red.shape)
+        torch.manual_seed(index)
+        seed[0] = torch.where(rank > 0.67, 0.62, torch.where(torch.rand(red.shape) < 0.5, 0.31, 0.0))
+        write_seed(tmp_path / f"{name}.npz", seed)
+    assert 0.35 <= choose_stored_threshold(dataset, tmp_path, progress=False) <= 0.60
+    # One picture alone is the first; the seeds of the others are not read.
+    for name in dataset.names[1:]:
+        (tmp_path / f"{name}.npz").unlink()
+    assert 0.35 <= choose_stored_threshold(dataset, tmp_path, pictures=1, progress=False) <= 0.60

@@ -10,6 +10,7 @@ import torch
 from rsepm_edu.data.seeds import MAX_BYTES
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
+from rsepm_edu.evaluation.stored import choose_stored_threshold
 from rsepm_edu.training import multistage
 from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.loop import train
@@ -41,7 +42,15 @@ def settings() -> MultistageConfig:
     """One epoch of two steps for each network, few scales, short walks."""
     common: Any = {"backbone": "creatures", "weights": "none", "batch_size": 4, "size": 32, "workers": 0, "epochs": 1}
     return MultistageConfig(
-        StageConfig(split="train", scales=(1.0,), seed_stride=1, walk_steps=4, walk_radius=3, final_scales=(1.0,)),
+        StageConfig(
+            split="train",
+            scales=(1.0,),
+            seed_stride=1,
+            walk_steps=4,
+            walk_radius=3,
+            threshold=0.25,
+            final_scales=(1.0,),
+        ),
         WalkConfig(radius=3, **common),
         SegmentationConfig(channels=16, rates=(1, 2), separable=True, **common),
     )
@@ -329,3 +338,17 @@ def test_each_stage_has_its_rows_and_oracles_say_so(
     assert given.method == "decoder + IRN walk + CRF → DeepLabv3+ (train, tags given)" and 0 <= given.miou <= 100
     message = error_of(lambda: run_multistage(run, score="val", evaluate=None))
     assert message.startswith("score: expected a split within train, got val with ")
+
+
+def test_without_a_threshold_it_is_chosen_without_masks(
+    single: Path, blind: Path, creatures: Path, settings: MultistageConfig, finished: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(finished, tmp_path / "out")
+    run = Multistage(single, blind, out, change(settings, threshold=None), device="cpu", progress=False)
+    chosen = choose_stored_threshold(run.dataset, finished / "4_walked_boundary", progress=False)
+    assert run.threshold == chosen and run.masks.name == f"5_masks_boundary_{chosen:g}_crf"
+    truth = VocDataset(creatures, "train", masks=True)
+    rows = [*run.seed_rows(truth, classes=("zebbo",)), run.mask_row(truth)]
+    assert [row.choice for row in rows] == ["colour", "oracle", "colour", "oracle", "colour"]
+    seeds = choose_stored_threshold(run.dataset, finished / "1_seeds", progress=False)
+    assert [rows[0].threshold, rows[2].threshold, rows[4].threshold] == [seeds, chosen, chosen]
