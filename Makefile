@@ -15,7 +15,7 @@ COALESCED := --CoalesceStreamsPreprocessor.enabled=True
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lab notebooks site browser bench clean \
-	results-creatures results-multistage results-voc-sample
+	results-creatures results-multistage results-voc-sample results-voc-sample-gpu
 
 help: ## this list
 	@echo 'rsepm-edu: from image tags to masks'
@@ -60,6 +60,10 @@ results-multistage: $(READY) ## regenerate results/creatures_multistage, from th
 results-voc-sample: $(READY) ## regenerate results/voc_sample (set RSEPM_EDU_VOC_SAMPLE)
 	@test -n "$$RSEPM_EDU_VOC_SAMPLE" || { echo 'set RSEPM_EDU_VOC_SAMPLE to a VOC2012 folder' >&2; exit 2; }
 	$(PY) data_scripts/make_results.py voc-sample
+
+results-voc-sample-gpu: $(READY) ## the same with everything trained, three seeds, on a GPU (set RSEPM_EDU_WEIGHTS too)
+	@test -n "$$RSEPM_EDU_VOC_SAMPLE" || { echo 'set RSEPM_EDU_VOC_SAMPLE to a VOC2012 folder' >&2; exit 2; }
+	$(PY) data_scripts/make_results.py voc-sample-gpu
 
 bench: $(READY) ## speed and memory, each beside its reference form
 	set -e; for script in benchmarks/*.py; do $(PY) "$$script"; done

@@ -70,6 +70,8 @@ def test_train_says_first_what_the_run_will_take(
     assert first[0] == "8 pictures, 6 steps to go"
     assert re.fullmatch(r"memory: about \d+ MiB for a step, counted", first[1])
     assert re.fullmatch(r"time: about \d+ s, from a few steps tried: .* \(no workers\)", first[2])
+    assert cli.main([*command, "--resume", "auto"]) == 0  # nothing is left to say anything about
+    assert capsys.readouterr().err == ""
 
 
 def test_out_of_memory_is_one_line(

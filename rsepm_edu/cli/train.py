@@ -21,7 +21,7 @@ def add_command(parser: argparse.ArgumentParser) -> None:
     settings = ", ".join(field.name for field in fields(TrainConfig))
     parser.description = (
         "Trains on the pictures and tags of a folder in VOC's layout. Nothing that is learnt sees a mask; only the "
-        "panels show the truth, where there is one. Before it starts it says what the run will take in memory and time, "
+        "panels show the truth, where there is one. Before it starts it says what the run will take, memory and time, "
         "from two steps of each phase (not with --quiet)."
     )
     parser.epilog = f"settings for --set: {settings} (explained in rsepm_edu/training/config.py)"

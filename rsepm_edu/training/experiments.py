@@ -15,6 +15,7 @@ from rsepm_edu.evaluation.choosing import PICTURES, choose_thresholds, threshold
 from rsepm_edu.evaluation.inference import SCALES
 from rsepm_edu.evaluation.scoring import score_seeds
 from rsepm_edu.evaluation.tables import Row
+from rsepm_edu.models.device import resolve_device
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.training.checkpoint import load_checkpoint, load_network
 from rsepm_edu.training.config import WITHOUT_DECODER, Method, Mixing, TrainConfig, method_name
@@ -122,7 +123,8 @@ def ablation(
     rows: list[Row] = []
     for method, mixing in branches:
         branch = replace(experiment, config=replace(experiment.config, mixing=mixing))
-        rows += branch.rows(load_network(train_branch(branch, out, method, **options)), method)
+        network = load_network(train_branch(branch, out, method, **options))
+        rows += branch.rows(network.to(resolve_device(options.get("device"))), method)
     return rows
 
 

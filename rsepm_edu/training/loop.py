@@ -203,7 +203,7 @@ def train(
         copy_to: a second folder that gets every checkpoint and the log, such as one on a mounted drive.
         device: default: the GPU if there is one.
         progress: show a bar.
-        on_start: called before the first step with the trainer and its data set.
+        on_start: called before the first step, if there is one left, with the trainer and its data set.
         on_epoch: called after every epoch with the trainer and the epoch's line of the log.
 
     Returns:
@@ -233,7 +233,7 @@ def train(
         TrainingLog(out, trainer, dataset, keep_epochs=trainer.epoch) as log,
         StopRequests() as requests,
     ):
-        if on_start is not None:
+        if on_start is not None and trainer.epoch < config.epochs:
             on_start(trainer, dataset)
         while trainer.epoch < config.epochs:
             try:

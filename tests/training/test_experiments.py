@@ -85,3 +85,17 @@ def test_rows_carry_the_oracle_and_the_choice_without_masks(tiny: TrainConfig, c
     maps = ("CAM", "CAM + PAMR", "CAM + SCG", "CAM + SCG + PAMR")
     choices = ("oracle", *DEFAULT_WAYS)
     assert [(row.method, row.choice) for row in rows] == [(name, choice) for name in maps for choice in choices]
+
+
+def test_networks_are_scored_where_they_are_trained(
+    tiny: TrainConfig, creatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint is read onto the CPU; with a GPU, scoring a table there would take longer than training it."""
+    seen: list[torch.device] = []
+    monkeypatch.setattr(experiments, "train_branch", lambda *args, **options: tmp_path)
+    monkeypatch.setattr(experiments, "load_network", lambda path: torch.nn.Linear(1, 1))
+    monkeypatch.setattr(experiments, "resolve_device", lambda name: torch.device(name or "meta"))
+    monkeypatch.setattr(Experiment, "rows", lambda self, network, method: seen.append(network.weight.device) or [])
+    experiments.ablation(Experiment(tiny, creatures), tmp_path, experiments.PUZZLE)
+    experiments.ablation(Experiment(tiny, creatures), tmp_path, experiments.PUZZLE[:1], device="cpu")
+    assert [device.type for device in seen] == ["meta", "meta", "cpu"]

@@ -294,8 +294,25 @@ def test_the_data_set_of_a_run_can_be_sent_to_workers_that_are_not_forked(
 
     monkeypatch.setattr(labelled, "epoch_loader", record)
     run(replace(tiny_walk, epochs=1), creatures, oracle_labels, tmp_path)
-    image, labels = seen[0][0]
+    image, labels, colours = seen[0][0]
     assert image.shape == (3, 32, 32) and labels.shape == (32, 32) and labels.dtype == torch.uint8
+    assert colours.tolist() == [1, 1, 1]
+
+
+def test_colours_are_changed_where_they_are_to_be(
+    tiny_walk: WalkConfig, creatures: Path, oracle_labels: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    drawn: list[Tensor] = []
+
+    def record(images: Tensor, factors: Tensor) -> Tensor:
+        drawn.append(factors)
+        return images
+
+    monkeypatch.setattr(labelled, "change_colours", record)
+    run(replace(tiny_walk, epochs=1), creatures, oracle_labels, tmp_path / "without")
+    assert drawn == []
+    run(replace(tiny_walk, epochs=1, jitter=0.3), creatures, oracle_labels, tmp_path / "with")
+    assert drawn and ((torch.cat(drawn) - 1).abs() <= 0.3).all() and torch.cat(drawn).unique().numel() > 3
 
 
 # does it learn?
