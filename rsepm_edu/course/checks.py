@@ -74,7 +74,7 @@ def judge(exercise: Exercise, inputs: tuple[Any, ...], answer: Answer) -> tuple[
     text = f"shape {tuple(found.shape)}, largest difference"
     if difference <= exercise.tolerance:  # false for NaN too
         # Not the difference itself: its last digits are another processor's, and stored outputs are to be the same.
-        return True, f"{text} at most {exercise.tolerance:.0e}: right"
+        return True, f"{text} {f'at most {exercise.tolerance:.0e}' if exercise.tolerance else 0}: right"
     return False, f"Not yet: {text} {difference:.1e}, allowed {exercise.tolerance:.0e}."
 
 
