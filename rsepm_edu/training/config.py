@@ -103,9 +103,8 @@ class TrainConfig(Settings):
     batch_size: int = 32  # pictures per optimiser step [Puzzle-CAM]
     accumulate: int = 1  # parts a batch is split into, to fit memory
     clip_norm: float = 10.0  # greatest length of the gradient; keeps one bad batch from ending a run (ours)
-    # Per step, of the averaged weights that are saved and scored [J: EMA; the number is ours]. 0.997 averages over the
-    # last 333 steps, an epoch of VOC; MovingAverage's fast start would not reach 0.999 in that run's 6,600 steps.
-    ema_decay: float = 0.997
+    # 0.997 remembers 333 steps, an epoch of VOC; MovingAverage's fast start would not reach 0.999 in that run's 6,600.
+    ema_decay: float = 0.997  # per step, of the averaged weights that are saved and scored [J: EMA; number ours]
 
     # --- losses
     cam_weight: float = 1.0  # RS, head A [J]
