@@ -8,17 +8,22 @@ from typing import NoReturn
 from rsepm_edu import __version__
 from rsepm_edu.cli import check, choose, demo, evaluate, multistage, segment, train
 from rsepm_edu.errors import UserError
+from rsepm_edu.training.distributed import launched
 from rsepm_edu.training.loop import NotFiniteError
 
 AGAIN = {"demo": "the same command", "multistage": "the same command", "train": "train --resume"}
 """What to tell somebody who stops a command that keeps its state."""
+
+SHARED = ("train", "evaluate")
+"""Commands whose work several processes can share, started by torchrun."""
 
 
 class _Parser(argparse.ArgumentParser):
     """A parser that answers a wrong option with one line; subcommands inherit it."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        rank, _ = launched()
+        self.exit(2, None if rank else f"{self.prog}: {message}; see {self.prog} --help\n")  # the same on every rank
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -42,15 +47,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     `check` returns 1 where an exercise is not solved.
     """
     options = build_parser().parse_args(arguments)
+    rank, processes = launched()
     try:
+        if processes > 1 and options.command not in SHARED:
+            raise UserError(f"processes: expected 1, got {processes}; torchrun serves {' and '.join(SHARED)} alone")
         return options.run(options) or 0
-    except (UserError, NotFiniteError) as error:
+    except (UserError, OSError) as error:  # OSError: a full disk, a folder without rights
         print(f"rsepm-edu {options.command}: {error}", file=sys.stderr)
         return 2
-    except OSError as error:  # a full disk, a folder without rights
-        print(f"rsepm-edu {options.command}: {error}", file=sys.stderr)
+    except NotFiniteError as error:
+        if rank == 0:  # all processes end for the same reason
+            print(f"rsepm-edu {options.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        more = f"; {AGAIN[options.command]} goes on from there" if options.command in AGAIN else ""
-        print(f"\nrsepm-edu {options.command}: stopped{more}", file=sys.stderr)
+        if rank == 0:
+            more = f"; {AGAIN[options.command]} goes on from there" if options.command in AGAIN else ""
+            print(f"\nrsepm-edu {options.command}: stopped{more}", file=sys.stderr)
         return 130

@@ -37,7 +37,7 @@ def _choose(options: argparse.Namespace) -> None:
     for path in options.checkpoints:
         checkpoint = load_checkpoint(path)
         expect_classes(dataset, checkpoint.classes)
-        network = on_device(load_network(path), options)
+        network = on_device(load_network(path), options.device)
         settings = _seed_settings(checkpoint.config, options)
         seen[str(path)] = choose_thresholds(
             network, dataset, ways=options.choose, pictures=options.pictures, **settings

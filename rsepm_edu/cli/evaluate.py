@@ -16,7 +16,14 @@ from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation import per_class, tables
 from rsepm_edu.evaluation.boundary import boundary_counts, boundary_iou
 from rsepm_edu.evaluation.cases import Extremes
-from rsepm_edu.evaluation.choosing import DEFAULT_WAYS, choose_thresholds, thresholds_of
+from rsepm_edu.evaluation.choosing import (
+    DEFAULT_WAYS,
+    PICTURES,
+    choose_thresholds,
+    merge_chosen,
+    spread,
+    thresholds_of,
+)
 from rsepm_edu.evaluation.inference import TAG_THRESHOLD
 from rsepm_edu.evaluation.label_maps import LabelMap, label_maps
 from rsepm_edu.evaluation.metrics import BACKGROUND_NAME, scores
@@ -34,6 +41,7 @@ from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.models.segmenters import Segmenter
 from rsepm_edu.training.checkpoint import load_checkpoint, load_network
 from rsepm_edu.training.config import WITHOUT_DECODER, TrainConfig, method_name
+from rsepm_edu.training.distributed import World, joined
 from rsepm_edu.training.segmentation import SegmentationConfig, is_segmenter, load_segmenter, read_segmentation_config
 from rsepm_edu.viz.cases import save_cases
 
@@ -86,62 +94,85 @@ def add_command(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    if is_segmenter(options.checkpoint):
-        settings = read_segmentation_config(options.checkpoint)
-        _evaluate_final(options, load_segmenter(options.checkpoint), settings, settings.head)
-        return
-    config, network = load_checkpoint(options.checkpoint).config, load_network(options.checkpoint)
-    if options.final:
-        _evaluate_final(options, network, config, method_name(config.method, config.mixing))
-    else:
-        _evaluate_seeds(options, network, config)
+    with joined(options.device) as world:
+        with world.one_voice():
+            network, config = _load(options.checkpoint)
+        network = on_device(network, world.device)
+        if options.final or isinstance(network, Segmenter) or isinstance(config, SegmentationConfig):
+            _evaluate_final(options, world, network, config)
+        else:
+            _evaluate_seeds(options, world, network, config)
+
+
+def _load(path: Path) -> tuple[SingleStageNetwork | Segmenter, TrainConfig | SegmentationConfig]:
+    if is_segmenter(path):
+        return load_segmenter(path), read_segmentation_config(path)
+    return load_network(path), load_checkpoint(path).config
 
 
 def _evaluate_final(
     options: argparse.Namespace,
+    world: World,
     network: SingleStageNetwork | Segmenter,
     config: TrainConfig | SegmentationConfig,
-    name: str,
 ) -> None:
     """The segmentation, without tags."""
     split = options.split or "val"
-    dataset = _scored_split(options, split, network.classes)
-    classes = _parse_classes(options.classes, dataset.classes)
+    name = config.head if isinstance(config, SegmentationConfig) else method_name(config.method, config.mixing)
     method = f"{name} segmentation on {split}"
-    looked_at = _map_to_look_at(options, [method])
-    network = on_device(network, options)
-    maps = {"scales": options.scales, "progress": not options.quiet}
-    confusion = segmentation_confusion(network, dataset, **maps)
+    with world.one_voice():
+        dataset = _scored_split(options, split, network.classes)
+        classes = _parse_classes(options.classes, dataset.classes)
+        looked_at = _map_to_look_at(options, [method])
+    share = _share(world, dataset)
+    maps = {"scales": options.scales, "progress": world.is_main and not options.quiet}
+    confusion = world.sum(segmentation_confusion(network, share, **maps))
     result = scores(confusion, dataset.classes, classes=classes)
     rows = [Row.from_scores(method, result, threshold=None, oracle=False, seed=config.seed)]
-    drawn = label_maps(network, dataset, tags=False, **maps)
-    class_tables = _class_tables(options, dataset, {method: MapCounts(None, confusion)}, looked_at, classes, drawn)
-    _show(options, rows, class_tables, split, classes, config)
+    drawn = label_maps(network, share, tags=False, **maps)
+    counts = {method: MapCounts(None, confusion)}
+    class_tables = _class_tables(options, world, dataset, counts, looked_at, classes, drawn)
+    if world.is_main:
+        _show(options, rows, class_tables, split, classes, config)
 
 
-def _evaluate_seeds(options: argparse.Namespace, network: SingleStageNetwork, config: TrainConfig) -> None:
+def _evaluate_seeds(
+    options: argparse.Namespace, world: World, network: SingleStageNetwork, config: TrainConfig
+) -> None:
     """Every map as a seed, tags given."""
     split = options.split or "train"
-    dataset = _scored_split(options, split, network.classes)
-    classes = _parse_classes(options.classes, dataset.classes)
     decode = config.method not in WITHOUT_DECODER
-    looked_at = _map_to_look_at(options, [*SEEDS, *([*DECODER_SEEDS, ARGMAX] if decode else [])])
-    network = on_device(network, options)
+    with world.one_voice():
+        dataset = _scored_split(options, split, network.classes)
+        classes = _parse_classes(options.classes, dataset.classes)
+        looked_at = _map_to_look_at(options, [*SEEDS, *([*DECODER_SEEDS, ARGMAX] if decode else [])])
+    share = _share(world, dataset)
     maps: dict[str, Any] = {
         "scales": options.scales,
         "scg_threshold": config.scg_threshold,
         "pamr_stride": config.pamr_stride,
-        "progress": not options.quiet,
+        "progress": world.is_main and not options.quiet,
     }
-    chosen = choose_thresholds(network, dataset, ways=options.choose, decode=decode, **maps)
-    seed_scores = score_seeds(network, dataset, decode=decode, **maps)
+    looked_over = _share(world, dataset.take(spread(len(dataset), PICTURES)))
+    chosen = merge_chosen(
+        world.gather(choose_thresholds(network, looked_over, ways=options.choose, decode=decode, **maps))
+    )
+    seed_scores, *others = world.gather(score_seeds(network, share, decode=decode, **maps))
+    for other in others:
+        seed_scores.merge(other)
     rows = seed_scores.rows(seed=config.seed, chosen=thresholds_of(chosen), classes=classes)
     counts = seed_counts(seed_scores, classes=classes)
     threshold = None if looked_at is None else counts[looked_at].threshold
     seed = None if looked_at is None or threshold is None else (looked_at, threshold)
-    drawn = label_maps(network, dataset, tags=True, seed=seed, **maps)
-    class_tables = _class_tables(options, dataset, counts, looked_at, classes, drawn)
-    _show(options, rows, class_tables, split, classes, config)
+    drawn = label_maps(network, share, tags=True, seed=seed, **maps)
+    class_tables = _class_tables(options, world, dataset, counts, looked_at, classes, drawn)
+    if world.is_main:
+        _show(options, rows, class_tables, split, classes, config)
+
+
+def _share(world: World, dataset: VocDataset) -> VocDataset:
+    """The pictures that this process looks at: dealt out in turn, none twice."""
+    return dataset.take(range(world.rank, len(dataset), world.size))
 
 
 def _scored_split(options: argparse.Namespace, split: str, classes: tuple[str, ...]) -> VocDataset:
@@ -199,13 +230,14 @@ def _map_to_look_at(options: argparse.Namespace, known: Sequence[str]) -> str | 
 
 def _class_tables(
     options: argparse.Namespace,
+    world: World,
     dataset: VocDataset,
     counts: Mapping[str, MapCounts],
     looked_at: str | None,
     classes: tuple[str, ...] | None,
     maps: Iterable[LabelMap],
 ) -> list[ClassTable]:
-    """The tables that were asked for; ``maps``, a second pass over the pictures, only where they need it."""
+    """The tables that were asked for; ``maps``, a second pass over the share, only where they need it."""
     names = dataset.classes
     boundary = None
     if looked_at is not None:
@@ -215,8 +247,11 @@ def _class_tables(
             if options.boundary:
                 near += boundary_counts(drawn.prediction[None], drawn.truth[None], len(names) + 1)
         if options.boundary:
-            boundary = boundary_iou(near, [BACKGROUND_NAME, *names])
-        if options.cases is not None:
+            boundary = boundary_iou(world.sum(near), [BACKGROUND_NAME, *names])
+        extremes, *others = world.gather(extremes)
+        for other in others:
+            extremes.merge(other, dataset.names)
+        if options.cases is not None and world.is_main:
             save_cases(options.cases, extremes, dataset)
     return [
         ClassTable(method, class_counts(confusion, names, classes=classes), boundary if method == looked_at else None)

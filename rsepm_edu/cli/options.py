@@ -100,9 +100,9 @@ def parse_change(text: str, settings: Settings) -> tuple[str, Any]:
     return name, parsed
 
 
-def on_device(network: AnyNetwork, options: argparse.Namespace) -> AnyNetwork:
+def on_device(network: AnyNetwork, device: str | torch.device | None) -> AnyNetwork:
     """The network where ``--device`` wants it."""
-    return network.to(resolve_device(options.device)).to(memory_format=torch.channels_last)
+    return network.to(resolve_device(device)).to(memory_format=torch.channels_last)
 
 
 def expect_classes(dataset: VocDataset, classes: tuple[str, ...]) -> None:

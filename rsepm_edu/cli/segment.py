@@ -55,7 +55,7 @@ def segment_all(
     network: SingleStageNetwork | Segmenter, paths: Sequence[Path], out: Path, options: argparse.Namespace
 ) -> None:
     """Write mask and overlay of each picture into ``out``."""
-    network = on_device(network, options)
+    network = on_device(network, options.device)
     device = next(network.parameters()).device
     scales = getattr(options, "scales", SCALES)
     for path in paths:

@@ -10,6 +10,7 @@ from rsepm_edu.data.creatures import ensure_creatures
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.training.config import PRESETS, TrainConfig, preset
+from rsepm_edu.training.distributed import joined
 from rsepm_edu.training.estimate import estimate
 from rsepm_edu.training.keeping import LAST
 from rsepm_edu.training.loop import Trainer, train
@@ -43,23 +44,26 @@ def add_command(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    config = preset(options.preset, **dict(parse_change(change, TrainConfig()) for change in options.changes))
-    root = options.root
-    if root is None:
-        if config.backbone != "creatures":
-            raise UserError(f"--root: expected the folder of the data for preset {options.preset}, got none")
-        root = ensure_creatures()
-    train(
-        config,
-        root,
-        options.out,
-        resume=options.resume,
-        copy_to=options.copy_to,
-        device=options.device,
-        progress=not options.quiet,
-        on_start=None if options.quiet else _tell,
-    )
-    print(options.out / LAST)
+    with joined(options.device) as world:
+        with world.one_voice():
+            config = preset(options.preset, **dict(parse_change(change, TrainConfig()) for change in options.changes))
+            root = options.root
+            if root is None:
+                if config.backbone != "creatures":
+                    raise UserError(f"--root: expected the folder of the data for preset {options.preset}, got none")
+                root = ensure_creatures()
+        train(
+            config,
+            root,
+            options.out,
+            resume=options.resume,
+            copy_to=options.copy_to,
+            device=options.device,
+            progress=not options.quiet,
+            on_start=None if options.quiet else _tell,
+        )
+        if world.is_main:
+            print(options.out / LAST)
 
 
 def _tell(trainer: Trainer, dataset: VocDataset) -> None:

@@ -5,8 +5,10 @@ epoch and the crop of a picture can be had without replaying the epochs before t
 """
 
 import hashlib
+import os
 import signal
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import torch
@@ -43,6 +45,35 @@ class EpochSampler(Sampler[tuple[int, int]]):
             yield index, derive_seed(self.seed, "picture", self.epoch, index)
 
 
+class ShareSampler(Sampler[tuple[int, int]]):
+    """What one of several processes sees of a sampler's batches: an equal slice of each part of each batch.
+
+    A batch is the pictures of all processes; its parts are worked on one after the other (gradients accumulate). So
+    part i of the batch is what all processes see as their part i, whatever their number, and no picture comes twice.
+    The last batch, if it is not a full one, is left out.
+
+    Args:
+        sampler: gives the pictures of all.
+        batch_size: pictures of a batch, a multiple of parts × processes.
+        parts: of each batch.
+        rank: of this process, from 0.
+        processes: how many there are.
+    """
+
+    def __init__(self, sampler: EpochSampler, *, batch_size: int, parts: int, rank: int, processes: int) -> None:
+        self.sampler, self.rank, self.processes = sampler, rank, processes
+        self.slice = batch_size // (parts * processes)
+        self.seen = len(sampler) // batch_size * batch_size
+
+    def __len__(self) -> int:
+        return self.seen // self.processes
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        for position, picture in enumerate(islice(self.sampler, self.seen)):
+            if position // self.slice % self.processes == self.rank:
+                yield picture
+
+
 class SeededDataset(Dataset[Any]):
     """Wraps a data set so that (index, seed) gives its item with torch's generator set to that seed."""
 
@@ -73,7 +104,17 @@ def batches_of(length: int, batch_size: int) -> int:
 
 
 def epoch_loader(
-    dataset: Any, *, batch_size: int, seed: int, epoch: int, start: int = 0, workers: int = 0, pin: bool = False
+    dataset: Any,
+    *,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    start: int = 0,
+    workers: int = 0,
+    pin: bool = False,
+    parts: int = 1,
+    rank: int = 0,
+    processes: int = 1,
 ) -> DataLoader[Any]:
     """The batches of one epoch; the last, smaller one is left out where there is a full one.
 
@@ -82,22 +123,31 @@ def epoch_loader(
         start: batches to leave out at the front, those that an interrupted epoch has seen.
         workers: processes that read ahead; the batches do not depend on it.
         pin: page-locked memory, for a GPU.
+        parts, rank, processes: where several processes share each batch, see ``ShareSampler``; ``batch_size`` and
+            ``start`` are those of all together, and the data set has a full batch.
 
     Raises:
         UserError: what the data set raises, in the same words with workers; when the batch is asked for.
     """
+    sampler = EpochSampler(len(dataset), seed=seed, epoch=epoch, start=min(start * batch_size, len(dataset)))
+    share = {"batch_size": batch_size, "parts": parts, "rank": rank, "processes": processes}
     return _Loader(
         SeededDataset(dataset),
-        batch_size=batch_size,
-        sampler=EpochSampler(len(dataset), seed=seed, epoch=epoch, start=min(start * batch_size, len(dataset))),
+        batch_size=batch_size // processes,
+        sampler=ShareSampler(sampler, **share) if processes > 1 else sampler,
         num_workers=workers,
         drop_last=len(dataset) >= batch_size,
         pin_memory=pin,
         generator=torch.Generator(),  # else the loader draws from the global one
-        worker_init_fn=_leave_interrupts_to_the_parent,
+        worker_init_fn=_leave_signals_to_the_parent,
     )
 
 
-def _leave_interrupts_to_the_parent(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the parent must still get its batch to save its state after it."""
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal, torchrun's SIGTERM every process of a group.
+
+    The parent must still get its batch to save its state after it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "setpgrp"):  # not on Windows
+        os.setpgrp()

@@ -5,6 +5,7 @@ void left out. It sorts pictures and nothing else: its mean over a set is not th
 matrix (``metrics``), since here a small object weighs as much as a large one. Never report such a mean.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -62,5 +63,17 @@ class Extremes:
         if score is None:
             return
         case = Case(name, score, *(labels.to("cpu", torch.uint8) for labels in (prediction, truth)))
-        self.worst = sorted([*self.worst, case], key=lambda case: case.score)[: self.count]
-        self.best = sorted([*self.best, case], key=lambda case: -case.score)[: self.count]
+        self._keep([*self.worst, case], [*self.best, case])
+
+    def merge(self, other: "Extremes", names: Sequence[str]) -> None:
+        """Add what another has kept of other pictures; among equals the order of ``names`` counts."""
+        place = {name: index for index, name in enumerate(names)}
+        worst, best = (
+            sorted(cases, key=lambda case: place[case.name])
+            for cases in (self.worst + other.worst, self.best + other.best)
+        )
+        self._keep(worst, best)
+
+    def _keep(self, worst: list[Case], best: list[Case]) -> None:
+        self.worst = sorted(worst, key=lambda case: case.score)[: self.count]
+        self.best = sorted(best, key=lambda case: -case.score)[: self.count]

@@ -106,6 +106,22 @@ def spread(length: int, count: int) -> list[int]:
     return [position * length // count for position in range(count)]
 
 
+def merge_chosen(parts: Sequence[Chosen]) -> Chosen:
+    """What was seen of all pictures, from what was seen of parts of them in the same ways; changes the first part.
+
+    Sums of fractions in another order may differ in their last digit from those of one pass.
+    """
+    whole = parts[0]
+    for part in parts[1:]:
+        for way, seeds in part.items():
+            for name, criterion in seeds.items():
+                if name in whole[way]:
+                    whole[way][name].merge(criterion)
+                else:
+                    whole[way][name] = criterion
+    return whole
+
+
 def thresholds_of(chosen: Chosen) -> dict[str, dict[str, float]]:
     """By way, then by seed: the threshold chosen. What ``SeedScores.rows`` takes."""
     return {way: {name: criterion.best()[0] for name, criterion in seeds.items()} for way, seeds in chosen.items()}

@@ -17,6 +17,7 @@ the other three each went wrong by more than 10 points of mIoU on one map at lea
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -50,6 +51,11 @@ class Criterion:
         """Add values N×T of N pictures (or objects)."""
         self._total += values.sum(dim=0).double().cpu()
         self._count += len(values)
+
+    def merge(self, other: Self) -> None:
+        """Add what another of the kind has seen of other pictures."""
+        self._total += other._total
+        self._count += other._count
 
     @property
     def curve(self) -> Tensor:
@@ -215,6 +221,11 @@ class Otsu(Criterion):
         self._counts += torch.bincount(passed, minlength=size).cpu()
         self._sums += torch.bincount(passed, weights=best, minlength=size).cpu()
         self._squares += float(best.square().sum())
+
+    def merge(self, other: Self) -> None:
+        self._counts += other._counts
+        self._sums += other._sums
+        self._squares += other._squares
 
     @property
     def curve(self) -> Tensor:

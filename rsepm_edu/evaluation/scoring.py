@@ -103,6 +103,13 @@ class SeedScores:
             counts = confusion_matrix(labels, mask, len(self.classes) + 1).cpu()
             self.labels = counts if self.labels is None else self.labels + counts
 
+    def merge(self, other: "SeedScores") -> None:
+        """Add the scores of other pictures; no picture is among both."""
+        for name, sweep in other.sweeps.items():
+            self.sweeps.setdefault(name, ThresholdSweep(len(self.classes), sweep.thresholds)).merge(sweep)
+        if other.labels is not None:
+            self.labels = other.labels if self.labels is None else self.labels + other.labels
+
     def rows(
         self,
         *,

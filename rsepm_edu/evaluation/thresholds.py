@@ -63,6 +63,10 @@ class ThresholdSweep:
             raise ValueError(f"expected a seed of {self.num_classes} classes, got {tuple(seed.shape)}")
         self._counts += _joint_counts(seed, target, self.thresholds).cpu()
 
+    def merge(self, other: "ThresholdSweep") -> None:
+        """Add what another sweep over the same thresholds has counted, on other pictures."""
+        self._counts += other._counts
+
     @property
     def confusions(self) -> Tensor:
         """int64 TxLxL: one confusion matrix a threshold (rows truth, columns prediction)."""

@@ -100,7 +100,7 @@ class TrainConfig(Settings):
     momentum: float = 0.9  # Nesterov [Puzzle-CAM]; adamw keeps its own (0.9, 0.999)
     weight_decay: float = 1e-4  # [Puzzle-CAM]
     poly_power: float = 0.9  # learning rate × (1 − step / steps) ^ power [J]
-    batch_size: int = 32  # pictures per optimiser step [Puzzle-CAM]
+    batch_size: int = 32  # pictures per optimiser step, of all processes together [Puzzle-CAM]
     accumulate: int = 1  # parts a batch is split into, to fit memory
     clip_norm: float = 10.0  # greatest length of the gradient; keeps one bad batch from ending a run (ours)
     # 0.997 remembers 333 steps, an epoch of VOC; MovingAverage's fast start would not reach 0.999 in that run's 6,600.
@@ -123,7 +123,7 @@ class TrainConfig(Settings):
     size: int = 512  # crop, pixels [Puzzle-CAM]
     scale: tuple[float, float] = (0.35, 1.0)  # share of the picture's area in a crop (ours)
     jitter: float = 0.3  # brightness, contrast, saturation, changed on the device (ours)
-    workers: int = 8  # processes that read ahead
+    workers: int = 8  # processes that read ahead, for each GPU
 
     # --- running
     precision: Precision = "auto"  # auto: bf16 or fp16 on a GPU that has it, else fp32

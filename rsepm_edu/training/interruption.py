@@ -36,12 +36,3 @@ class StopRequests:
         if self.pending:
             raise KeyboardInterrupt
         self.pending = True
-
-    def obey(self) -> None:
-        """Raise what was asked for, if it was.
-
-        Raises:
-            KeyboardInterrupt: a request is pending.
-        """
-        if self.pending:
-            raise KeyboardInterrupt

@@ -8,6 +8,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,13 +24,23 @@ from rsepm_edu.data.voc import Sample, VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.files import atomic_write_text
 from rsepm_edu.methods.puzzle import alpha_at, merge, tile
-from rsepm_edu.models.device import resolve_device
 from rsepm_edu.models.network import Outputs, SingleStageNetwork
+from rsepm_edu.models.synced_norm import synchronise_batch_norm
 from rsepm_edu.training.checkpoint import Checkpoint, network_from_config
 from rsepm_edu.training.config import TrainConfig
+from rsepm_edu.training.distributed import World, global_means, joined, replicate, without_exchange
 from rsepm_edu.training.interruption import StopRequests
 from rsepm_edu.training.keeping import LAST, Keeper, Resume, find_previous
-from rsepm_edu.training.losses import Phase, mix, mixed_losses, phase_of, plain_losses, puzzle_losses, refine
+from rsepm_edu.training.losses import (
+    Phase,
+    mean_counts,
+    mix,
+    mixed_losses,
+    phase_of,
+    plain_losses,
+    puzzle_losses,
+    refine,
+)
 from rsepm_edu.training.memory import memory_advice
 from rsepm_edu.training.optimizer import (
     MovingAverage,
@@ -58,16 +69,28 @@ class Trainer:
         config: the settings.
         classes: names of the K classes.
         device: where to train.
+        world: the processes that train together, all with the same arguments; None: this one alone.
     """
 
-    def __init__(self, config: TrainConfig, classes: tuple[str, ...], device: torch.device) -> None:
+    def __init__(
+        self, config: TrainConfig, classes: tuple[str, ...], device: torch.device, world: World | None = None
+    ) -> None:
         self.config = config
         self.classes = classes
         self.device = device
+        self.world = world or World(device)
+        self.compute: Callable[..., tuple[dict[str, Tensor], dict[str, Tensor]]] = self._losses
         torch.manual_seed(derive_seed(config.seed, "weights"))
+        with self.world.one_voice():
+            # Rank 0 alone looks for weights; the others get them from it.
+            network = network_from_config(config, classes, weights=None if self.world.is_main else "none")
+            if self.world.size > 1:
+                synchronise_batch_norm(network, device)
         # Channels last: faster for MobileNetV2 in float32 on one CPU core; not measured on a GPU.
-        self.network = network_from_config(config, classes).to(device).to(memory_format=torch.channels_last)
+        self.network = network.to(device).to(memory_format=torch.channels_last)
         freeze(self.network, config)
+        if self.world.size > 1:
+            self.compute = replicate(self.network, self._losses)
         self.average = MovingAverage(self.network, config.ema_decay)
         self.optimizer = make_optimizer(self.network, config)
         self.precision = resolve_precision(config.precision, device)
@@ -99,36 +122,41 @@ class Trainer:
         )
 
     def step(self, images: Tensor, tags: Tensor, phase: Phase, *, step: int, alpha: float = 0.0) -> dict[str, float]:
-        """One optimiser step on a batch of uint8 images.
+        """One optimiser step on a batch of uint8 images, or on this process's share of one.
+
+        Mixing pairs pictures that are in the same share, and part of it; dropout differs from process to process.
 
         Args:
-            images: B×3×S×S uint8.
+            images: B×3×S×S uint8; of several processes all give equally many.
             tags: B×K.
             phase: what is on.
             step: number of the step in the whole run, which fixes every random draw in it.
             alpha: weight of Puzzle-CAM's loss in this step, see ``alpha_at``; only its phase asks for it.
 
         Returns:
-            The weighted loss terms.
+            The weighted loss terms, over the pictures of all processes.
 
         Raises:
             NotFiniteError: a term or the gradient is infinite or not a number; the weights are untouched.
         """
-        torch.manual_seed(derive_seed(self.config.seed, "step", step))
-        generator = torch.Generator().manual_seed(derive_seed(self.config.seed, "mix", step))
+        torch.manual_seed(derive_seed(self.config.seed, "step", step, *self.world.own))
+        generator = torch.Generator().manual_seed(derive_seed(self.config.seed, "mix", step, *self.world.own))
         training_mode(self.network, self.config)
         self.optimizer.zero_grad(set_to_none=True)
         parts = self.config.accumulate
         means: dict[str, float] = defaultdict(float)
-        for part_images, part_tags in zip(images.chunk(parts), tags.chunk(parts), strict=True):
+        pieces = list(zip(images.chunk(parts), tags.chunk(parts), strict=True))
+        for number, (part_images, part_tags) in enumerate(pieces, start=1):
             share = len(part_tags) / len(tags)
-            losses = self._losses(part_images, part_tags, phase, generator, alpha)
-            values = torch.stack([loss.detach() for loss in losses.values()]).tolist()
-            for name, value in zip(losses, values, strict=True):
-                if not math.isfinite(value):
-                    raise NotFiniteError(f"loss term {name!r} is {value} at step {step}")
-                means[name] += value * share
-            self.scaler.scale(sum(losses.values(), start=torch.zeros(())) * share).backward()
+            with without_exchange(self.compute, number < len(pieces)):
+                losses, values = global_means(
+                    self.world, *self.compute(part_images, part_tags, phase, generator, alpha)
+                )
+                for name, value in zip(losses, values.tolist(), strict=True):
+                    if not math.isfinite(value):
+                        raise NotFiniteError(f"loss term {name!r} is {value} at step {step}")
+                    means[name] += value * share
+                self.scaler.scale(sum(losses.values(), start=torch.zeros(())) * share).backward()
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
         if not self.scaler.is_enabled() and not math.isfinite(norm):  # the scaler skips such steps itself
@@ -140,7 +168,8 @@ class Trainer:
 
     def _losses(
         self, images: Tensor, tags: Tensor, phase: Phase, generator: torch.Generator, alpha: float
-    ) -> dict[str, Tensor]:
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Losses, and for several processes over how much they are means, as ``global_means`` takes both."""
         images = normalise(images.to(self.device, non_blocking=True))
         images = images.to(memory_format=torch.channels_last)
         tags = tags.to(self.device, non_blocking=True)
@@ -148,17 +177,23 @@ class Trainer:
         if phase.puzzle:
             tiles = self._forward(self.network, tile(images), decode=False)
             merged = merge(tiles.cam.float(), size=(outputs.cam.shape[2], outputs.cam.shape[3]))
-            return puzzle_losses(outputs, merged, tags, alpha=alpha)
+            return puzzle_losses(outputs, merged, tags, alpha=alpha), {}
         if not phase.refine:
-            return plain_losses(self.config, outputs, tags, None)
+            return plain_losses(self.config, outputs, tags, None), {}
         with torch.no_grad():  # the average is the calmer teacher: see methods/recurseed.py
             teacher = self._forward(self.average.network, images, decode=phase.mix)
-        losses = plain_losses(self.config, outputs, tags, refine(self.config, images, teacher, tags))
+        refined = refine(self.config, images, teacher, tags)
+        losses, counts = plain_losses(self.config, outputs, tags, refined), dict[str, Tensor]()
+        if self.world.size > 1:
+            counts["cam"], counts["decoder"] = mean_counts(tags, refined.pseudo_mask, outputs)
         if phase.mix:
             assert teacher.seg_logits is not None
             mixed = mix(self.config, images, tags, teacher.seg_logits, generator=generator)
-            losses |= mixed_losses(self.config, self._forward(self.network, mixed.images, decode=True), mixed)
-        return losses
+            outputs = self._forward(self.network, mixed.images, decode=True)
+            losses |= mixed_losses(self.config, outputs, mixed)
+            if self.world.size > 1:
+                counts["mix_cam"], counts["mix_decoder"] = mean_counts(mixed.tags, mixed.pseudo_masks, outputs)
+        return losses, counts
 
     def _forward(self, network: SingleStageNetwork, images: Tensor, *, decode: bool) -> Outputs:
         enabled = self.precision != torch.float32
@@ -194,6 +229,9 @@ def train(
     Writes config.json, log.jsonl (a line an epoch), tensorboard/, panels/ and last.pt, the last after epochs, every
     ``checkpoint_minutes``, and when the run is told to stop (Ctrl-C, SIGTERM).
 
+    Started by torchrun, all processes train one network, each on its share of every batch (see ``distributed``), and
+    rank 0 alone reads weights and checkpoints and writes files.
+
     Args:
         config: the settings.
         root: data, see ``VocDataset``; masks are not needed and never learnt from.
@@ -201,10 +239,11 @@ def train(
         resume: go on from the newest whole last.pt in ``out`` or ``copy_to``; "auto": if there is one. On the CPU the
             result is bit for bit that of a run never stopped, wherever it was stopped.
         copy_to: a second folder that gets every checkpoint and the log, such as one on a mounted drive.
-        device: default: the GPU if there is one.
+        device: default: the GPU if there is one; of several processes each takes its own.
         progress: show a bar.
-        on_start: called before the first step, if there is one left, with the trainer and its data set.
-        on_epoch: called after every epoch with the trainer and the epoch's line of the log.
+        on_start: called before the first step, if there is one left, with the trainer and its data set; not where
+            several processes share the run.
+        on_epoch: called after every epoch with the trainer and the epoch's line of the log, on rank 0 alone.
 
     Returns:
         The averaged network, in evaluation mode.
@@ -214,26 +253,44 @@ def train(
         NotFiniteError: a loss term left the finite numbers; last.pt is the last good state.
         KeyboardInterrupt: it was told to stop; last.pt is the state at that moment.
     """
-    out, second = Path(out), None if copy_to is None else Path(copy_to)
-    device = resolve_device(device)
-    dataset = training_dataset(config, root)
-    if len(dataset) < 2:
-        raise UserError(f"{root}: expected at least 2 pictures in {config.split}, got {len(dataset)}")
-    previous = find_previous(config, dataset.classes, out, second, resume=resume)
+    with joined(device) as world:
+        places = Path(out), None if copy_to is None else Path(copy_to)
+        return _train(
+            config, root, *places, world, resume=resume, progress=progress, on_start=on_start, on_epoch=on_epoch
+        )
+
+
+def _train(
+    config: TrainConfig,
+    root: str | Path,
+    out: Path,
+    second: Path | None,
+    world: World,
+    *,
+    resume: Resume,
+    progress: bool,
+    on_start: Callable[[Trainer, VocDataset], None] | None,
+    on_epoch: Callable[[Trainer, dict[str, Any]], None] | None,
+) -> SingleStageNetwork:
+    with world.one_voice():
+        dataset = training_dataset(config, root)
+        if len(dataset) < 2:
+            raise UserError(f"{root}: expected at least 2 pictures in {config.split}, got {len(dataset)}")
+        _expect_equal_shares(config, world, dataset)
+    previous = world.from_main(lambda: find_previous(config, dataset.classes, out, second, resume=resume))
     if previous is not None:
         config = replace(config, weights="none")  # they come from the checkpoint
-    trainer = Trainer(config, dataset.classes, device)
+    trainer = Trainer(config, dataset.classes, world.device, world)
     if previous is not None:
         trainer.restore(previous)
         trainer.config = replace(config, weights=previous.config.weights)
-    atomic_write_text(out / "config.json", trainer.config.to_json())
-    keeper = Keeper(out, second, minutes=config.checkpoint_minutes)
-    with (
-        memory_advice(config, out / LAST),
-        TrainingLog(out, trainer, dataset, keep_epochs=trainer.epoch) as log,
-        StopRequests() as requests,
-    ):
-        if on_start is not None and trainer.epoch < config.epochs:
+    keeper = log = None
+    if world.is_main:
+        atomic_write_text(out / "config.json", trainer.config.to_json())
+        keeper = Keeper(out, second, minutes=config.checkpoint_minutes)
+        log = TrainingLog(out, trainer, dataset, keep_epochs=trainer.epoch)
+    with memory_advice(config, out / LAST), log or nullcontext(), StopRequests() as requests:
+        if on_start is not None and world.size == 1 and trainer.epoch < config.epochs:
             on_start(trainer, dataset)
         while trainer.epoch < config.epochs:
             try:
@@ -241,15 +298,39 @@ def train(
             except NotFiniteError as error:
                 raise stopped(error, out / LAST) from None
             trainer.epoch, trainer.batch, trainer.totals = trainer.epoch + 1, 0, {}
-            log.write(row)  # before the checkpoint: a line too many is dropped on resume, a missing one never comes
+            # Before the checkpoint: a line too many is dropped on resume, a missing one never comes.
+            if log is not None:
+                log.write(row)
             due = trainer.epoch % config.checkpoint_every == 0 or trainer.epoch == config.epochs
-            if due or requests.pending or keeper.due():
-                keeper.save(trainer.checkpoint())
-            requests.obey()
-            log.draw(trainer.epoch)
-            if on_epoch is not None:
+            _between_steps(trainer, keeper, requests, due=due)
+            if log is not None:
+                log.draw(trainer.epoch)
+            if on_epoch is not None and world.is_main:
                 on_epoch(trainer, row)
     return trainer.average.network
+
+
+def _expect_equal_shares(config: TrainConfig, world: World, dataset: VocDataset) -> None:
+    if world.size > 1 and config.batch_size % (world.size * config.accumulate):
+        raise UserError(
+            f"batch_size: expected a multiple of processes × accumulate = {world.size} × {config.accumulate}, "
+            f"got {config.batch_size}"
+        )
+    if world.size > 1 and len(dataset) < config.batch_size:
+        raise UserError(
+            f"{dataset.devkit}: expected at least one batch of {config.batch_size} pictures in {config.split} for "
+            f"several processes, got {len(dataset)}"
+        )
+
+
+def _between_steps(trainer: Trainer, keeper: Keeper | None, requests: StopRequests, *, due: bool = False) -> None:
+    """Save the state if it is time; end the run if a process was told to stop, all of them after the same step."""
+    stop = trainer.world.any(requests.pending)
+    if keeper is not None and (due or stop or keeper.due()):
+        keeper.save(trainer.checkpoint())
+    if stop:
+        trainer.world.any(False)  # one that left earlier would have torchrun kill the others, rank 0 while it saves
+        raise KeyboardInterrupt
 
 
 def training_dataset(config: TrainConfig, root: str | Path) -> VocDataset:
@@ -269,10 +350,10 @@ def _image_tags_colours(
 
 
 def _run_epoch(
-    trainer: Trainer, dataset: VocDataset, keeper: Keeper, requests: StopRequests, *, progress: bool
+    trainer: Trainer, dataset: VocDataset, keeper: Keeper | None, requests: StopRequests, *, progress: bool
 ) -> dict[str, Any]:
     """The rest of the epoch under way, and its line of the log."""
-    config, epoch = trainer.config, trainer.epoch
+    config, epoch, world = trainer.config, trainer.epoch, trainer.world
     loader = epoch_loader(
         dataset,
         batch_size=config.batch_size,
@@ -281,6 +362,9 @@ def _run_epoch(
         start=trainer.batch,
         workers=config.workers,
         pin=trainer.device.type == "cuda",
+        parts=config.accumulate,
+        rank=world.rank,
+        processes=world.size,
     )
     batches = batches_of(len(dataset), config.batch_size)
     phase = phase_of(config, epoch)
@@ -290,7 +374,7 @@ def _run_epoch(
         desc=f"epoch {epoch + 1}/{config.epochs} {phase.name}",
         initial=trainer.batch,
         total=batches,
-        disable=not progress,
+        disable=not (progress and world.is_main),
         leave=False,
     )
     for images, tags, colours in bar:
@@ -306,9 +390,7 @@ def _run_epoch(
         trainer.totals["seconds"] = before + time.perf_counter() - started
         bar.set_postfix({name: f"{value:.3f}" for name, value in losses.items()})
         if trainer.batch < batches:  # the end of an epoch is the caller's
-            if requests.pending or keeper.due():
-                keeper.save(trainer.checkpoint())
-            requests.obey()
+            _between_steps(trainer, keeper, requests)
     seconds = trainer.totals.pop("seconds")
     return {
         "epoch": epoch + 1,
@@ -316,5 +398,5 @@ def _run_epoch(
         "learning_rate": rate,
         "losses": trainer.totals,
         "seconds": round(seconds, 2),
-        "pictures_per_second": round(batches * (loader.batch_size or 1) / seconds, 1),
+        "pictures_per_second": round(batches * config.batch_size / seconds, 1),
     }

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rsepm_edu.labels import VOID
 from rsepm_edu.methods.cda import context_decoupling
 from rsepm_edu.methods.classmix import class_mix
 from rsepm_edu.methods.cutmix import cut_mix
@@ -105,6 +106,21 @@ def mixed_losses(config: TrainConfig, outputs: Outputs, mixed: Mixed) -> dict[st
         "mix_cam": config.mix_cam_weight * cam_loss(outputs.cam.float(), shares, mixed.tags, known),
         "mix_decoder": config.mix_decoder_weight * decoder_loss(outputs.seg_logits.float(), mixed.pseudo_masks),
     }
+
+
+def mean_counts(tags: Tensor, masks: Tensor, outputs: Outputs) -> tuple[Tensor, Tensor]:
+    """Over how much two losses of a batch are means: Σ n of ``cam_loss``, and the labelled pixels of ``decoder_loss``.
+
+    Args:
+        tags: B×K in [0, 1].
+        masks: B×H×W, those that the losses are given.
+        outputs: of the network, for the size of its CAM.
+
+    Returns:
+        Two scalars ≥ 0.
+    """
+    _, known = class_shares(masks, 1, (outputs.cam.shape[2], outputs.cam.shape[3]))
+    return (tags.sum(dim=1) * known.sum(dim=(1, 2, 3))).sum(), (masks != VOID).sum()
 
 
 def plain_losses(config: TrainConfig, outputs: Outputs, tags: Tensor, refined: Refined | None) -> dict[str, Tensor]:

@@ -1,3 +1,4 @@
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -122,6 +123,22 @@ def test_the_data_set_can_be_sent_to_workers_that_are_not_forked(creatures: Path
     dataset = SeededDataset(VocDataset(creatures, "train", transform=Crops()))
     name, image = pickle.loads(pickle.dumps(dataset))[2, 7]
     assert name == dataset[2, 7][0] and torch.equal(image, dataset[2, 7][1])
+
+
+class Groups(Dataset[int]):
+    """Every item is the process group of whoever reads it."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> int:
+        return os.getpgrp()
+
+
+@pytest.mark.skipif(not hasattr(os, "setpgrp"), reason="no process groups on this system")
+def test_a_signal_to_the_group_of_the_run_does_not_reach_its_readers() -> None:
+    [groups] = epoch_loader(Groups(), batch_size=2, seed=0, epoch=0, workers=1)
+    assert os.getpgrp() not in groups.tolist()
 
 
 def test_an_interrupted_epoch_goes_on_with_the_batches_that_are_left() -> None:

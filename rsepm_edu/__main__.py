@@ -1,0 +1,8 @@
+"""The command line as a module: python -m rsepm_edu COMMAND, or torchrun … -m rsepm_edu COMMAND."""
+
+import sys
+
+from rsepm_edu.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
