@@ -14,7 +14,7 @@ NEUTRAL := --ExecutePreprocessor.store_widget_state=False --ExecutePreprocessor.
 COALESCED := --CoalesceStreamsPreprocessor.enabled=True
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lab notebooks site browser bench clean \
+.PHONY: help demo test check lab notebooks voc-lessons site browser bench clean \
 	results-creatures results-multistage results-voc-sample results-voc-sample-gpu
 
 help: ## this list
@@ -26,7 +26,7 @@ demo: $(READY) ## train RS+EPM on Creatures on the CPU, print the table, write t
 
 test: check ## everything: linters, types, all tests, all notebooks
 	$(PY) -m pytest --nbval-lax --nbval-current-env notebooks
-	$(PY) -m pytest -m 'not browser'
+	$(PY) -m pytest -m 'not browser and not voc'
 
 check: $(READY) ## linters, types, spelling: ruff (code and notebooks), mypy, codespell, the GitHub workflow
 	$(BIN)/ruff check .
@@ -41,6 +41,11 @@ lab: $(READY) ## open JupyterLab on the lessons
 notebooks: $(READY) ## run every lesson anew and store its outputs
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace $(NEUTRAL) notebooks/*.ipynb
 	$(BIN)/jupyter nbconvert --to notebook --inplace $(COALESCED) notebooks/*.ipynb
+
+voc-lessons: $(READY) ## run every lesson on photographs (set RSEPM_EDU_VOC and RSEPM_EDU_VOC_NETWORK); long on a CPU
+	@test -n "$$RSEPM_EDU_VOC" && test -n "$$RSEPM_EDU_VOC_NETWORK" || { \
+		echo 'set RSEPM_EDU_VOC to a VOC2012 folder, RSEPM_EDU_VOC_NETWORK to a checkpoint for it' >&2; exit 2; }
+	$(PY) -m pytest -m voc tests/notebooks
 
 site: $(READY) ## the lessons and the package as pages for any browser, in site/; opens from the file system
 	rm -rf site docs/api

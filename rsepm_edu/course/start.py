@@ -3,7 +3,7 @@
 import os
 import platform
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
@@ -20,7 +20,8 @@ from rsepm_edu.data.voc import VocDataset, find_devkit, read_classes
 from rsepm_edu.data.voc_download import get_voc
 from rsepm_edu.errors import UserError
 from rsepm_edu.models.network import SingleStageNetwork
-from rsepm_edu.training.checkpoint import load_network
+from rsepm_edu.training.checkpoint import load_checkpoint, load_network
+from rsepm_edu.training.config import TrainConfig, preset
 
 DatasetName = Literal["creatures", "voc"]
 
@@ -81,6 +82,19 @@ class Course:
             )
         return network.to(self.device)
 
+    def settings(self) -> TrainConfig:
+        """Settings for all phases of a run that goes on from `network()`: no weights are loaded from elsewhere.
+
+        For Creatures the preset. For VOC those of the run that left the checkpoint, so that its weights fit.
+
+        Raises:
+            UserError: no checkpoint.
+        """
+        if self.dataset == "creatures":
+            return preset("creatures-cpu")
+        config = load_checkpoint(_from_environment(VOC_NETWORK, _HOW_TO_TRAIN)).config
+        return replace(config, method="rs+epm", weights="none")
+
 
 def start(lesson: str = "01", *, dataset: DatasetName = "creatures", seed: int = 0, download: bool = False) -> Course:
     """Get a lesson ready: seed torch, find or make the data, say in four lines what is used.
@@ -125,7 +139,7 @@ def start(lesson: str = "01", *, dataset: DatasetName = "creatures", seed: int =
     return course
 
 
-_HOW_TO_TRAIN = "the file last.pt of a run of `rsepm-edu train` on that data with the method cam"
+_HOW_TO_TRAIN = "the file last.pt of a run of `rsepm-edu train` on that data"
 
 
 def _voc_root(*, download: bool) -> Path:

@@ -105,7 +105,7 @@ def test_voc_is_found_below_the_folder_that_is_named(voc, capsys):
 
 
 def test_voc_takes_its_network_from_a_checkpoint(voc, tmp_path, monkeypatch):
-    config = preset("creatures-cpu", method="cam")
+    config = preset("creatures-cpu", method="cam", batch_size=8)
     network = build_network("creatures", VOC_CLASSES, decoder_channels=48, separable=True)
     state = network.state_dict()
     checkpoint = Checkpoint(
@@ -122,6 +122,12 @@ def test_voc_takes_its_network_from_a_checkpoint(voc, tmp_path, monkeypatch):
     loaded = start(dataset="voc").network()
     assert loaded.classes == VOC_CLASSES and not loaded.training
     assert torch.equal(loaded.classifier.weight, network.classifier.weight)
+    # A run of its tags alone: a lesson goes on from it through all phases.
+    assert start(dataset="voc").settings() == dataclasses.replace(config, method="rs+epm")
+
+
+def test_the_settings_of_creatures_are_the_preset():
+    assert start().settings() == preset("creatures-cpu")
 
 
 def test_voc_is_fetched_only_when_asked_and_missing(voc, tmp_path, monkeypatch, creatures):
