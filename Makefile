@@ -24,8 +24,9 @@ help: ## this list
 demo: $(READY) ## train RS+EPM on Creatures on the CPU, print the table, write the pictures
 	$(BIN)/rsepm-edu demo
 
+# Two lessons at a time with a thread each: their small tensors gain little from a second thread.
 test: check ## everything: linters, types, all tests, all notebooks
-	$(PY) -m pytest --nbval-lax --nbval-current-env notebooks
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env notebooks
 	$(PY) -m pytest -m 'not browser and not voc'
 
 check: $(READY) ## linters, types, spelling: ruff (code and notebooks), mypy, codespell, the GitHub workflow
