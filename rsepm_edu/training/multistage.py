@@ -75,7 +75,7 @@ class StageConfig(Settings):
     walk_radius: int = 5  # of the pairs, in positions [I]
     walk_steps: int = 256  # [I]
     threshold: float | None = None  # background score of the pseudo masks; None: chosen by colour, without masks
-    # (ours: IRNet's 0.25 is too low for the walked seeds of a decoder)
+    # (ours: no fixed number fits all seeds, see results/creatures_multistage; IRNet has 0.25)
     crf: bool = True  # dense CRF on the pseudo masks, and beside the segmenter's own result
     label_sigmas: Sigmas = LABEL_SIGMAS  # CRF on labels: smoothness, appearance (pixels), colour [I]
     final_sigmas: Sigmas = FINAL_SIGMAS  # CRF on the segmenter's result: the same three [K]
