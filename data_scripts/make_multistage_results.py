@@ -5,7 +5,8 @@
 
 Creatures: for each seed the networks of runs/results/creatures/seed_N/{cam,rs+epm} give seeds; both walks, the CRF
 after each, and DeepLabv3+ after IRNet's walk and the CRF. Photographs (tables voc-sample and voc-sample-puzzle first):
-the networks of voc-sample/seed_N/{cam,puzzle,rs,rs+epm}; IRNet's walk, the CRF, no last stage. A stopped run goes on.
+the networks of voc-sample/seed_N/{cam,puzzle,rs,rs+epm} on every second picture of train; IRNet's walk, the CRF, no
+last stage. A stopped run goes on.
 """
 
 import argparse
@@ -22,7 +23,7 @@ import torch
 from make_results import VOC_6, VOC_SAMPLE, from_environment
 
 from rsepm_edu.data.creatures import ensure_creatures
-from rsepm_edu.data.voc import VocDataset
+from rsepm_edu.data.voc import VocDataset, find_devkit, read_split
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation import tables
 from rsepm_edu.evaluation.metrics import scores
@@ -35,6 +36,7 @@ from rsepm_edu.training.multistage import Multistage, MultistageConfig, Walk
 from rsepm_edu.training.stages import SeedMap
 
 PICTURES = 200  # of Creatures, the first of the training pictures: six CPU minutes a seed
+EVERY = 2  # of the photographs with masks, these: twenty minutes or so on one core for each network
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def main() -> int:
     table = TABLES[options.data]
     try:
         creatures = options.data == "creatures"
-        root = ensure_creatures(train=PICTURES) if creatures else Path(from_environment(VOC_SAMPLE))
+        root = ensure_creatures(train=PICTURES) if creatures else some_photographs(options.runs / "VOC2012")
         rows: list[Row] = []
         for seed in options.seeds:
             for folder, name, seed_map in table.sources:
@@ -102,6 +104,18 @@ def main() -> int:
         print(f"{Path(__file__).name}: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def some_photographs(folder: Path) -> Path:
+    """A folder with every second photograph of the split train: a list of its own, links to all else."""
+    devkit = find_devkit(from_environment(VOC_SAMPLE)).resolve()
+    lists = folder / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True, exist_ok=True)
+    for name in ("JPEGImages", "SegmentationClass", "Annotations", "ImageSets/Main"):
+        if (devkit / name).is_dir() and not (folder / name).exists():
+            (folder / name).symlink_to(devkit / name, target_is_directory=True)
+    atomic_write_text(lists / "train.txt", "".join(f"{name}\n" for name in read_split(devkit, "train")[::EVERY]))
+    return folder
 
 
 def settings_of(table: Table, seed: int, seed_map: SeedMap, fixed: float | None, **stages: Any) -> MultistageConfig:
@@ -168,7 +182,7 @@ def write(rows: list[Row], config: MultistageConfig, options: argparse.Namespace
     command += [] if options.threshold is None else ["--threshold", str(options.threshold)]
     command += ["--threads", str(options.threads)]
     settings = config.to_dict() | {"seeds": options.seeds}
-    settings |= {"pictures": PICTURES} if options.data == "creatures" else {}
+    settings |= {"pictures": PICTURES} if options.data == "creatures" else {"every": EVERY}
     folder = options.results / f"{options.data.replace('-', '_')}_multistage"
     tables.write_results(folder, rows, command=shlex.join(command), config=settings, log=log)
 
