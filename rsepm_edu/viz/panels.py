@@ -47,6 +47,9 @@ class _Figure(Figure):
 LINE_COLOURS = ("#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#e69f00")
 """Okabe and Ito's: they stay apart for colour-blind readers."""
 
+LONG = 12
+"""A legend of more entries, such as VOC's 22, is drawn without the colours that no picture shows."""
+
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 RIGHT, EXTRA, MISSED = (0, 158, 115), (213, 94, 0), (86, 180, 233)
@@ -179,6 +182,12 @@ def class_colours(class_names: Sequence[str]) -> dict[str, str]:
     return dict(zip(["background", *class_names, "void"], colours, strict=True))
 
 
+def _colours_of(cell: Picture) -> set[str]:
+    """All colours of a picture, as "#rrggbb"."""
+    numbered = np.unique(cell.astype(np.int64) @ (1 << 16, 1 << 8, 1))
+    return {f"#{colour:06x}" for colour in numbered.tolist()}
+
+
 def panel(
     rows: Sequence[Sequence[Array | None]],
     columns: Sequence[str],
@@ -193,7 +202,8 @@ def panel(
         rows: pictures uint8 (HxWx3 or 3xHxW) row by row; None leaves a cell empty.
         columns: one header for each column.
         titles: one name for each row, written at its left.
-        legend: name to colour, written below the table; see `class_colours`.
+        legend: name to colour, written below the table; see `class_colours`. Of a long one only the colours that some
+            picture shows.
         size: width of one picture in inches.
 
     Raises:
@@ -206,6 +216,9 @@ def panel(
     drawn = [[None if cell is None else picture(cell) for cell in row] for row in rows]
     heights = [max(_aspect(cell) for cell in row) for row in drawn]
     width = size * len(columns) + (0.25 if titles is not None else 0.0)
+    if legend is not None and len(legend) > LONG:
+        shown = set[str]().union(*(_colours_of(cell) for row in drawn for cell in row if cell is not None))
+        legend = {name: colour for name, colour in legend.items() if colour in shown} or legend
     per_line = max(3, int(width / 0.9))  # legend entries
     lines = 0 if legend is None else -(-len(legend) // per_line)
     figure = _Figure(

@@ -93,6 +93,18 @@ def test_picture_takes_both_orders(image):
     assert (panels.picture(image) == panels.picture(image.permute(1, 2, 0))).all()
 
 
+def test_a_long_legend_names_only_the_colours_that_are_shown():
+    names = [f"class {k}" for k in range(1, 21)]
+    masks = [colourise(torch.tensor([[0, 3], [3, 0]])), colourise(torch.tensor([[0, 17], [255, 255]]))]
+    for pictures, wanted in (
+        (masks[:1], ["background", "class 3"]),
+        (masks, ["background", "class 3", "class 17", "void"]),
+        ([np.full((4, 4, 3), 77, dtype=np.uint8)], ["background", *names, "void"]),  # blends: nothing to go by
+    ):
+        figure = panels.panel([pictures], [""] * len(pictures), legend=panels.class_colours(names))
+        assert [text.get_text() for text in figure.legends[0].get_texts()] == wanted
+
+
 def test_panel_is_a_table_with_headers_titles_and_legend(image):
     figure = panels.panel(
         [[image, None], [panels.heat(torch.zeros(6, 8)), image]],
