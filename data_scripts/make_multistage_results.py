@@ -36,7 +36,7 @@ from rsepm_edu.training.multistage import Multistage, MultistageConfig, Walk
 from rsepm_edu.training.stages import SeedMap
 
 PICTURES = 200  # of Creatures, the first of the training pictures: six CPU minutes a seed
-EVERY = 2  # of the photographs with masks, these: twenty minutes or so on one core for each network
+EVERY = 2  # of the photographs with masks, these: ten minutes or so on one core for each network
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,11 @@ def some_photographs(folder: Path) -> Path:
     lists = folder / "ImageSets" / "Segmentation"
     lists.mkdir(parents=True, exist_ok=True)
     for name in ("JPEGImages", "SegmentationClass", "Annotations", "ImageSets/Main"):
-        if (devkit / name).is_dir() and not (folder / name).exists():
-            (folder / name).symlink_to(devkit / name, target_is_directory=True)
+        link = folder / name
+        if link.is_symlink():  # of an earlier run, maybe to another place
+            link.unlink()
+        if (devkit / name).is_dir():
+            link.symlink_to(devkit / name, target_is_directory=True)
     atomic_write_text(lists / "train.txt", "".join(f"{name}\n" for name in read_split(devkit, "train")[::EVERY]))
     return folder
 

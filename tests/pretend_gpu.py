@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 GPU = torch.device("cuda", 0)
 aten = torch.ops.aten
-ACROSS = {aten._to_copy.default, aten.copy_.default, aten.index.Tensor}  # a GPU takes indices from either side
+ACROSS = {aten._to_copy.default, aten.copy_.default}
 
 
 class OnGpu(Tensor):
@@ -63,7 +63,8 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return GPU
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     here = any(isinstance(tensor, OnGpu) for tensor in tensors)
-    if here and func not in ACROSS:
+    indexed = func is aten.index.Tensor and isinstance(args[0], OnGpu)  # there, by indices of either side
+    if here and func not in ACROSS and not indexed:
         strangers = [tuple(t.shape) for t in tensors if not isinstance(t, OnGpu) and t.dim()]
         if strangers:
             raise AssertionError(f"{func}: tensors on the GPU, and on the CPU one of shape {strangers[0]}")
@@ -71,7 +72,7 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if asked is not None:
         here = torch.device(asked).type == GPU.type
         kwargs = {**kwargs, "device": torch.device("cpu")}
-    if func is aten.copy_.default or func is aten.index.Tensor:
+    if func is aten.copy_.default:
         here = isinstance(args[0], OnGpu)
     args, kwargs = tree_map(lambda leaf: leaf.kept if isinstance(leaf, OnGpu) else leaf, (args, kwargs))
     result = func(*args, **kwargs)

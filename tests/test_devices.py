@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 
 def test_whole_runs_on_a_pretended_gpu() -> None:
     """In a process of its own: to pretend a GPU has autograd start threads, after which no other test could fork."""
@@ -11,3 +13,5 @@ def test_whole_runs_on_a_pretended_gpu() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests)]
     done = subprocess.run(command, cwd=tests.parents[1], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr
+    if " passed" not in done.stdout:
+        pytest.skip("this torch cannot pretend a GPU")

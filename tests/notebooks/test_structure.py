@@ -95,6 +95,12 @@ def test_it_opens_and_ends_in_the_fixed_form(path, notebook):
     assert headings[-len(ENDING) :] == ENDING
 
 
+def test_its_sections_are_numbered_without_a_gap(notebook):
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    numbers = [int(number) for number in re.findall(r"^## (\d+)\. ", text, flags=re.MULTILINE)]
+    assert numbers == list(range(1, len(numbers) + 1)) and numbers
+
+
 def test_the_first_code_cell_is_one_call_of_the_package(path, notebook):
     first = code_cells(notebook)[0].source
     assert f'course = start("{path.stem[:2]}"' in first
