@@ -48,7 +48,7 @@ LINE_COLOURS = ("#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#e69f00")
 """Okabe and Ito's: they stay apart for colour-blind readers."""
 
 LONG = 12
-"""A legend of more entries, such as VOC's 22, is drawn without the colours that no picture shows."""
+"""A legend of more entries, such as VOC's 22, is drawn without the colours that no label map shows."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -203,7 +203,7 @@ def panel(
         columns: one header for each column.
         titles: one name for each row, written at its left.
         legend: name to colour, written below the table; see `class_colours`. Of a long one only the colours that some
-            picture shows.
+            label map among the pictures shows.
         size: width of one picture in inches.
 
     Raises:
@@ -217,7 +217,8 @@ def panel(
     heights = [max(_aspect(cell) for cell in row) for row in drawn]
     width = size * len(columns) + (0.25 if titles is not None else 0.0)
     if legend is not None and len(legend) > LONG:
-        shown = set[str]().union(*(_colours_of(cell) for row in drawn for cell in row if cell is not None))
+        palette, cells = set(legend.values()), [_colours_of(cell) for row in drawn for cell in row if cell is not None]
+        shown = set[str]().union(*(colours for colours in cells if colours <= palette))  # a photograph has any colour
         legend = {name: colour for name, colour in legend.items() if colour in shown} or legend
     per_line = max(3, int(width / 0.9))  # legend entries
     lines = 0 if legend is None else -(-len(legend) // per_line)

@@ -96,8 +96,9 @@ def test_picture_takes_both_orders(image):
 def test_a_long_legend_names_only_the_colours_that_are_shown():
     names = [f"class {k}" for k in range(1, 21)]
     masks = [colourise(torch.tensor([[0, 3], [3, 0]])), colourise(torch.tensor([[0, 17], [255, 255]]))]
+    photograph = np.array([[[128, 128, 128], [77, 77, 77]]], dtype=np.uint8)  # the grey of class 7 by chance
     for pictures, wanted in (
-        (masks[:1], ["background", "class 3"]),
+        ([photograph, masks[0]], ["background", "class 3"]),
         (masks, ["background", "class 3", "class 17", "void"]),
         ([np.full((4, 4, 3), 77, dtype=np.uint8)], ["background", *names, "void"]),  # blends: nothing to go by
     ):
