@@ -1,8 +1,10 @@
-# Two variables to set from outside:
+# Variables to set from outside:
 #   PYTHON  the interpreter that makes the virtual environment   make PYTHON=python3.12 demo
 #   VENV    where it lies; an existing one is used as it is      make VENV=$CONDA_PREFIX test
+#   RUNS    how often repeat-lessons tests every lesson          make RUNS=3 repeat-lessons
 PYTHON ?= python3
 VENV ?= .venv
+RUNS ?= 20
 
 BIN := $(VENV)/bin
 PY := $(BIN)/python
@@ -14,7 +16,7 @@ NEUTRAL := --ExecutePreprocessor.store_widget_state=False --ExecutePreprocessor.
 COALESCED := --CoalesceStreamsPreprocessor.enabled=True
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lab notebooks voc-lessons site browser bench clean \
+.PHONY: help demo test check lab notebooks voc-lessons repeat-lessons site browser bench clean \
 	results-creatures results-multistage results-voc-sample results-voc-sample-gpu
 
 help: ## this list
@@ -25,8 +27,10 @@ demo: $(READY) ## train RS+EPM on Creatures on the CPU, print the table, write t
 	$(BIN)/rsepm-edu demo
 
 # Two lessons at a time with a thread each: their small tensors gain little from a second thread.
+LESSONS := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env notebooks
+
 test: check ## everything: linters, types, all tests, all notebooks
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env notebooks
+	$(LESSONS)
 	$(PY) -m pytest -m 'not browser and not voc'
 
 check: $(READY) ## linters, types, spelling: ruff (code and notebooks), mypy, codespell, the GitHub workflow
@@ -47,6 +51,9 @@ voc-lessons: $(READY) ## run every lesson on photographs (set RSEPM_EDU_VOC and 
 	@test -n "$$RSEPM_EDU_VOC" && test -n "$$RSEPM_EDU_VOC_NETWORK" || { \
 		echo 'set RSEPM_EDU_VOC to a VOC2012 folder, RSEPM_EDU_VOC_NETWORK to a checkpoint for it' >&2; exit 2; }
 	$(PY) -m pytest -m voc tests/notebooks
+
+repeat-lessons: $(READY) ## test every lesson 20 times in a row (RUNS=3: three times); none may hang or waver
+	for run in $$(seq $(RUNS)); do echo "run $$run of $(RUNS)"; $(LESSONS) -q || exit 1; done
 
 site: $(READY) ## the lessons and the package as pages for any browser, in site/; opens from the file system
 	rm -rf site docs/api
