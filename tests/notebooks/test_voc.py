@@ -4,7 +4,7 @@
     RSEPM_EDU_VOC=VOC2012 RSEPM_EDU_VOC_NETWORK=runs/voc/last.pt make voc-lessons
 
 Long on a CPU (lesson 09 trains on all of `train`), so it is not part of `make test`. Lesson 10 trains a small network
-for two epochs here, in the place of `voc-t4`. The lessons as they ran lie in pytest's temporary folder, to be looked at.
+for two epochs here, in the place of `voc-t4`. The lessons as they ran lie in pytest's temporary folder.
 """
 
 import os
