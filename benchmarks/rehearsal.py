@@ -2,7 +2,7 @@
 
 The pictures have VOC's sizes and about VOC's bytes (JPEG of noise with the spectrum of photographs); their tags are
 drawn by lot. Nothing is learnt: what is measured is how fast pictures are read, and on a GPU how fast steps go, how
-much memory they take, and how long the device waits for pictures.
+much memory they take, and how long the device waits for pictures. The arithmetic of a step is counted anywhere.
 
     python benchmarks/rehearsal.py --out results/benchmarks/rehearsal_loading.json --device cpu    # reading alone
     python benchmarks/rehearsal.py --out results/benchmarks/rehearsal.json --device cuda           # and the presets
@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import v2
 from tqdm.auto import tqdm
 
@@ -136,6 +137,25 @@ def _spent() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
+def operations(config: TrainConfig, classes: tuple[str, ...]) -> dict[str, Any]:
+    """GFLOP of one picture in each phase and PFLOP of the whole run on trainaug: of matrix products and convolutions.
+
+    Counted in steps of two pictures on the CPU, where they take about a minute.
+    """
+    trainer = Trainer(replace(config, batch_size=2, accumulate=1, precision="fp32"), classes, torch.device("cpu"))
+    images = torch.zeros(2, 3, config.size, config.size, dtype=torch.uint8)
+    tags = torch.ones(2, len(classes))
+    each: dict[str, float] = {}
+    whole = 0.0
+    for phase, epochs in Counter(phase_of(config, epoch) for epoch in range(config.epochs)).items():
+        with FlopCounterMode(display=False) as counter:
+            trainer.step(images, tags, phase, step=0)
+        of_a_picture = counter.get_total_flops() / 2
+        each[phase.name] = float(f"{of_a_picture / 1e9:.5g}")
+        whole += of_a_picture * epochs * batches_of(PICTURES, config.batch_size) * config.batch_size
+    return {"gflop_a_picture": each, "pflop_of_the_run": float(f"{whole / 1e15:.4g}")}
+
+
 def rehearse(name: str, config: TrainConfig, root: Path, *, steps: int, device: torch.device) -> dict[str, Any]:
     """Steps of every phase of a preset, with the pictures as they come from its workers."""
     dataset = training_dataset(config, root)
@@ -225,6 +245,7 @@ def main() -> None:
             "mean_kilobytes": round(sum(sizes) / len(sizes) / 1e3, 1),
             "cpu_milliseconds": {name: round(ms, 2) for name, ms in parts_of_reading(config, root).items()},
             "loading": loading(config, root, workers=arguments.workers, progress=not arguments.quiet),
+            "operations": operations(preset("voc-gpu", weights="none"), VOC_CLASSES),
             "runs": [],
         }
         print(json.dumps(figures, indent=2))

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from rsepm_edu.data.voc import VOC_CLASSES, VocDataset
+from rsepm_edu.training.checkpoint import network_from_config
 from rsepm_edu.training.config import TrainConfig, preset
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "rehearsal.py"))
@@ -50,6 +52,27 @@ def test_a_set_that_is_there_is_kept(drawn: Path) -> None:
 def test_every_picture_of_an_epoch_is_read(drawn: Path, small: TrainConfig) -> None:
     figures = SCRIPT["loading"](small, drawn, workers=1, progress=False)
     assert figures["pictures"] == 8 and figures["cpu_milliseconds_a_picture"] > 0
+
+
+def test_operations_are_those_of_every_layer_once_forward_and_twice_backward(small: TrainConfig) -> None:
+    small = replace(small, seed_start=3, mix_start=3, epochs=3)  # classification alone
+    network = network_from_config(small, VOC_CLASSES)
+    layers: list[int] = []
+
+    def count(layer: nn.Module, given: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        assert isinstance(layer, nn.Conv2d)
+        layers.append(2 * output.numel() * layer.weight[0].numel())  # a product and a sum for each weight
+
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(count)
+    outputs = network(torch.zeros(2, 3, small.size, small.size), decode=False)
+    first = layers[0]  # nothing asks for the gradient of the picture
+    layers.append(2 * outputs.cam.numel() * outputs.stages[-1].shape[1])  # the classifier, at every position
+    by_hand = (3 * sum(layers) - first) / 2
+    found = SCRIPT["operations"](small, VOC_CLASSES)
+    assert found["gflop_a_picture"] == {"cam": pytest.approx(by_hand / 1e9, rel=1e-4)}
+    assert found["pflop_of_the_run"] == pytest.approx(by_hand * 10_580 * 3 / 1e15, rel=1e-3)
 
 
 def test_the_time_of_a_run_is_made_of_its_phases(
