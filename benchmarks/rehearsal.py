@@ -17,7 +17,9 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +158,40 @@ def operations(config: TrainConfig, classes: tuple[str, ...]) -> dict[str, Any]:
     return {"gflop_a_picture": each, "pflop_of_the_run": float(f"{whole / 1e15:.4g}")}
 
 
+def full_step(config: TrainConfig, classes: tuple[str, ...]) -> dict[str, Any]:
+    """One step of the last phase with one part of a batch, whole, on this processor: is the memory what was counted?"""
+    part = replace(config, batch_size=config.batch_size // config.accumulate, accumulate=1, precision="fp32")
+    phase = phase_of(part, part.epochs - 1)
+    before = _height()
+    trainer = Trainer(part, classes, torch.device("cpu"))
+    images = torch.zeros(part.batch_size, 3, part.size, part.size, dtype=torch.uint8)
+    started = time.perf_counter()
+    trainer.step(images, torch.ones(part.batch_size, len(classes)), phase, step=0)
+    counted = {
+        str(dtype).removeprefix("torch."): float(f"{step_memory(part, trainer.network, phase, dtype) / 1e9:.3g}")
+        for dtype in (torch.float32, torch.float16)
+    }
+    return {
+        "phase": phase.name,
+        "pictures": part.batch_size,
+        "size": part.size,
+        "gb_in_float32": round(_height() - before, 2),
+        "gb_counted": counted,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+
+
+def in_a_process(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """The result of a function that is called in a process of its own: its memory is that of nothing else."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(work, *arguments).result()
+
+
+def _height() -> float:
+    """Gigabytes that this process has held at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
 def rehearse(name: str, config: TrainConfig, root: Path, *, steps: int, device: torch.device) -> dict[str, Any]:
     """Steps of every phase of a preset, with the pictures as they come from its workers."""
     dataset = training_dataset(config, root)
@@ -246,6 +282,7 @@ def main() -> None:
             "cpu_milliseconds": {name: round(ms, 2) for name, ms in parts_of_reading(config, root).items()},
             "loading": loading(config, root, workers=arguments.workers, progress=not arguments.quiet),
             "operations": operations(preset("voc-gpu", weights="none"), VOC_CLASSES),
+            "voc-t4 on this processor": in_a_process(full_step, config, VOC_CLASSES),
             "runs": [],
         }
         print(json.dumps(figures, indent=2))

@@ -86,3 +86,9 @@ def test_the_time_of_a_run_is_made_of_its_phases(
     assert figures["minutes_of_the_run"] == pytest.approx(seconds / 60, abs=0.06)
     assert all(0 <= row["share_waiting"] <= 1 for row in figures["phases"].values())
     assert "3 epochs of 2 steps would take" in capsys.readouterr().out
+
+
+def test_a_full_step_takes_one_part_of_a_batch_in_the_last_phase(small: TrainConfig) -> None:
+    figures = SCRIPT["full_step"](replace(small, accumulate=2), VOC_CLASSES)
+    assert (figures["phase"], figures["pictures"], figures["size"]) == ("rs+epm", 2, 32)
+    assert figures["gb_counted"]["float32"] > figures["gb_counted"]["float16"] > 0
