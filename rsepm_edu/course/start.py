@@ -13,7 +13,7 @@ import torch
 import torchvision
 
 import rsepm_edu
-from rsepm_edu.course.networks import CREATURES_CAM, load_lesson_network
+from rsepm_edu.course.networks import CREATURES_CAM, CREATURES_PUZZLE, load_lesson_network
 from rsepm_edu.data.creatures import data_folder, ensure_creatures
 from rsepm_edu.data.transforms import fit_square
 from rsepm_edu.data.voc import VocDataset, find_devkit, read_classes
@@ -30,6 +30,7 @@ SIDE = 256
 
 VOC_ROOT = "RSEPM_EDU_VOC"
 VOC_NETWORK = "RSEPM_EDU_VOC_NETWORK"
+VOC_PUZZLE = "RSEPM_EDU_VOC_PUZZLE"
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ class Course:
         """A trained network, on the device, in evaluation mode; by default for classification alone.
 
         For Creatures it comes with the package. For VOC it is the checkpoint that the environment
-        variable RSEPM_EDU_VOC_NETWORK names, whatever the name here.
+        variable RSEPM_EDU_VOC_NETWORK names, or for Puzzle-CAM RSEPM_EDU_VOC_PUZZLE; where there is
+        none of Puzzle-CAM, the first stands in for it, and a printed line says so.
 
         Args:
             name: of a network of the package, see `rsepm_edu.course.networks`.
@@ -74,7 +76,11 @@ class Course:
         if self.dataset == "creatures":
             network = load_lesson_network(name)
         else:
-            network = load_network(_from_environment(VOC_NETWORK, _HOW_TO_TRAIN))
+            variable = VOC_PUZZLE if name == CREATURES_PUZZLE else VOC_NETWORK
+            if variable == VOC_PUZZLE and not os.environ.get(VOC_PUZZLE):
+                print(f"{VOC_PUZZLE} names no network trained with Puzzle-CAM: that of {VOC_NETWORK} stands in for it.")
+                variable = VOC_NETWORK
+            network = load_network(_from_environment(variable, _HOW_TO_TRAIN))
         if network.classes != self.classes:
             raise UserError(
                 f"network: expected the classes {', '.join(self.classes)} of {self.root}, "

@@ -20,7 +20,7 @@ def surroundings(monkeypatch, creatures):
     """No GPU, no VOC, and the small Creatures set in place of the whole."""
     monkeypatch.setattr(module, "ensure_creatures", lambda: creatures)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for name in (module.VOC_ROOT, module.VOC_NETWORK):
+    for name in (module.VOC_ROOT, module.VOC_NETWORK, module.VOC_PUZZLE):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RSEPM_EDU_DATA", str(creatures.parent / "nothing"))
 
@@ -124,6 +124,24 @@ def test_voc_takes_its_network_from_a_checkpoint(voc, tmp_path, monkeypatch):
     assert torch.equal(loaded.classifier.weight, network.classifier.weight)
     # A run of its tags alone: a lesson goes on from it through all phases.
     assert start(dataset="voc").settings() == dataclasses.replace(config, method="rs+epm")
+
+
+def test_voc_has_a_network_of_puzzle_cam_of_its_own_or_says_what_stands_in(voc, tmp_path, monkeypatch, capsys):
+    config = preset("creatures-cpu", method="cam", batch_size=8)
+    for folder in ("cam", "puzzle"):
+        state = build_network("creatures", VOC_CLASSES, decoder_channels=48, separable=True).state_dict()
+        checkpoint = Checkpoint(config, VOC_CLASSES, 1, network=state, ema=state, optimizer={}, scaler={})
+        save_checkpoint(tmp_path / folder / "last.pt", checkpoint)
+    monkeypatch.setenv(module.VOC_NETWORK, str(tmp_path / "cam" / "last.pt"))
+    course = start(dataset="voc")
+    weights = course.network().classifier.weight
+    assert "Puzzle-CAM" not in capsys.readouterr().out
+    assert torch.equal(course.network("creatures_puzzle").classifier.weight, weights)
+    assert "RSEPM_EDU_VOC_PUZZLE names no network trained with Puzzle-CAM" in capsys.readouterr().out
+    monkeypatch.setenv(module.VOC_PUZZLE, str(tmp_path / "puzzle" / "last.pt"))
+    assert not torch.equal(course.network("creatures_puzzle").classifier.weight, weights)
+    assert torch.equal(course.network().classifier.weight, weights)
+    assert "Puzzle-CAM" not in capsys.readouterr().out
 
 
 def test_the_settings_of_creatures_are_the_preset():
