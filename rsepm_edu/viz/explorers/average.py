@@ -69,7 +69,6 @@ class AverageExplorer(Explorer):
         )
         self.early = ipywidgets.Checkbox(value=True, description="fast start")
         super().__init__([self.rate, self.power, self.decay, self.early])
-        self.box.children[0].layout.flex_flow = "row wrap"  # four controls are wider than a notebook
 
     def __repr__(self) -> str:
         start = "fast start" if self.early.value else "plain start"

@@ -56,7 +56,6 @@ class BudgetExplorer(Explorer):
         self._offer()
         self.batch.observe(self._offer, names="value")
         super().__init__([self.size, self.batch, self.accumulate, self.precision])
-        self.box.children[0].layout.flex_flow = "row wrap"  # four controls are wider than a notebook
 
     def __repr__(self) -> str:
         needed = ", ".join(f"{phase} {sum(parts) / 1e9:.1f} GB" for phase, parts in self.needed().items())

@@ -39,7 +39,9 @@ class Explorer(ABC):
 
     def __init__(self, controls: Sequence[Any]) -> None:
         self.picture = ipywidgets.Image(value=self.png(), format="png")
-        self.box = ipywidgets.VBox([ipywidgets.HBox(list(controls)), self.picture])
+        # In a second row where there is no room: side by side they would be made narrower, and a slider lose its track.
+        row = ipywidgets.HBox(list(controls), layout=ipywidgets.Layout(flex_flow="row wrap"))
+        self.box = ipywidgets.VBox([row, self.picture])
         for control in controls:
             control.observe(self._update, names="value")
 

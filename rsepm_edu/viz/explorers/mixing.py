@@ -81,7 +81,6 @@ class MixingExplorer(Explorer):
         self.method = ipywidgets.Dropdown(options=list(methods), description="method")
         self.seed = ipywidgets.IntSlider(value=seed, min=0, max=MOST_SEEDS, description="seed")
         super().__init__([self.above, self.below, self.method, self.seed])
-        self.box.children[0].layout.flex_flow = "row wrap"  # four controls are wider than a notebook
 
     def __repr__(self) -> str:
         pair = f"{self.above.value} on {self.below.value}"

@@ -97,7 +97,6 @@ class PamrExplorer(Explorer):
         self.reach = ipywidgets.Dropdown(options=list(REACHES), value="1, 2, 4, 8, 12, 24", description="dilations")
         self.sigma = ipywidgets.Dropdown(options=[(f"{s:g}", s) for s in SIGMAS], value=0.1, description="sigma")
         super().__init__([self.choice, self.iterations, self.reach, self.sigma])
-        self.box.children[0].layout.flex_flow = "row wrap"  # four controls are wider than a notebook
 
     def __repr__(self) -> str:
         return (

@@ -85,7 +85,6 @@ class PuzzleExplorer(Explorer):
         self.parts = ipywidgets.IntSlider(value=parts, min=PARTS[0], max=PARTS[-1], description="tiles a side")
         self.alpha = ipywidgets.FloatSlider(value=alpha, min=0.0, max=MOST_ALPHA, step=0.1, description="α")
         super().__init__([self.network, self.choice, self.parts, self.alpha])
-        self.box.children[0].layout.flex_flow = "row wrap"  # four controls are wider than a notebook
 
     def __repr__(self) -> str:
         n = self.parts.value

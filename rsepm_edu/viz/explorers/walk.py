@@ -111,7 +111,6 @@ class WalkExplorer(Explorer):
             options=[(f"{beta:g}", beta) for beta in BETAS], value=10.0, description="walk: β"
         )
         super().__init__([self.choice, self.iterations, self.colour_sigma, self.steps, self.beta])
-        self.box.children[0].layout.flex_flow = "row wrap"  # five controls are wider than a notebook
 
     def __repr__(self) -> str:
         return (
