@@ -3,6 +3,7 @@
 import re
 import statistics
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
@@ -99,6 +100,19 @@ def test_its_sections_are_numbered_without_a_gap(notebook):
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     numbers = [int(number) for number in re.findall(r"^## (\d+)\. ", text, flags=re.MULTILINE)]
     assert numbers == list(range(1, len(numbers) + 1)) and numbers
+
+
+def test_no_line_of_text_is_taken_for_an_item_of_a_list(notebook):
+    """Such as the year of a reference: JupyterLab makes a list of any line that begins with a number and a dot."""
+    for cell in notebook.cells:
+        lines = cell.source.split("\n") if cell.cell_type == "markdown" else []
+        following = 1
+        for before, line in pairwise(["", *lines]):
+            number = re.match(r"\s*(\d+)[.)]\s", line)
+            if number:
+                first = number[1] == "1" and not before.strip()
+                assert first or (int(number[1]) == following > 1), line
+                following = int(number[1]) + 1
 
 
 def test_the_first_code_cell_is_one_call_of_the_package(path, notebook):
