@@ -9,10 +9,12 @@ import torch
 
 from rsepm_edu.data.loading import batches_of, epoch_loader
 from rsepm_edu.data.voc import VocDataset
+from rsepm_edu.training.checkpoint import network_from_config
+from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.loop import Trainer
 from rsepm_edu.training.losses import Phase, phase_of
 from rsepm_edu.training.memory import step_memory
-from rsepm_edu.training.optimizer import set_learning_rate
+from rsepm_edu.training.optimizer import freeze, set_learning_rate
 
 TRIED_ON_CPU = 4
 """Pictures of a step that is tried on the CPU, where time goes with their number; on a GPU a whole part of a batch."""
@@ -24,7 +26,8 @@ class Estimate:
 
     pictures: of the split. steps: of the optimiser. memory: bytes of the greatest step, counted (see ``step_memory``).
     memory_tried: bytes at the height of the steps that were tried; None on the CPU. memory_there: bytes of the GPU.
-    computing, reading: seconds; with workers they pass side by side, else one after the other.
+    computing, reading: seconds; with workers they pass side by side, else one after the other. processes: that share
+    the run, each with a GPU of its own; memory is that of one.
     """
 
     pictures: int
@@ -35,6 +38,7 @@ class Estimate:
     computing: float
     reading: float
     workers: int
+    processes: int = 1
 
     @property
     def seconds(self) -> float:
@@ -48,51 +52,62 @@ class Estimate:
             memory += f"; {_size(self.memory_tried)} in those tried, of {_size(self.memory_there)}"
         when = "meanwhile" if self.workers else "in turn"
         readers = f"{self.workers} workers" if self.workers else "no workers"
+        shared = ""
+        if self.processes > 1:
+            readers += " each"
+            shared = f" on {self.processes} processes, the exchange between them not counted"
         return [
             f"{self.pictures:,} pictures, {self.steps:,} steps to go",
             memory,
-            f"time: about {_duration(self.seconds)}, from a few steps tried: computing {_duration(self.computing)}, "
-            f"reading {_duration(self.reading)} {when} ({readers})",
+            f"time: about {_duration(self.seconds)}{shared}, from a few steps tried: "
+            f"computing {_duration(self.computing)}, reading {_duration(self.reading)} {when} ({readers})",
         ]
 
 
 def estimate(trainer: Trainer, dataset: VocDataset) -> Estimate:
     """Count the memory of each phase that is left and try two steps of it, on a copy.
 
-    The trainer is left as it is, and so is what it will draw.
+    The trainer is left as it is, and so is what it will draw. Where several processes share the run, one of them tries
+    its share alone: nothing here waits for another one.
 
     Args:
         trainer: at the start of the run, or where it is resumed.
         dataset: of the run, see ``training_dataset``.
     """
-    config = trainer.config
+    config, processes = trainer.config, trainer.world.size
+    share = replace(config, weights="none", batch_size=config.batch_size // processes)
+    with torch.device("meta"):  # only its shapes are asked for; the trainer's batch norm may ask other processes
+        plain = network_from_config(share, trainer.classes)
+    freeze(plain, share)
     batches = batches_of(len(dataset), config.batch_size)
     epochs = Counter(phase_of(config, epoch) for epoch in range(trainer.epoch, config.epochs))
-    seconds, reading, tried = _try_steps(trainer, dataset, list(epochs))
+    seconds, reading, tried = _try_steps(trainer, share, dataset, list(epochs))
     left = {phase: count * batches for phase, count in epochs.items()}
     left[phase_of(config, trainer.epoch)] -= trainer.batch
     pictures = sum(left.values()) * config.batch_size
     cuda = trainer.device.type == "cuda"
-    readers = max(1, min(config.workers, os.cpu_count() or 1))
+    cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # of this machine, for each process
+    readers = processes * max(1, min(config.workers, cores))
     return Estimate(
         pictures=len(dataset),
         steps=sum(left.values()),
-        memory=max(step_memory(config, trainer.network, phase, trainer.precision) for phase in epochs),
+        memory=max(step_memory(share, plain, phase, trainer.precision) for phase in epochs),
         memory_tried=tried,
         memory_there=torch.cuda.get_device_properties(trainer.device).total_memory if cuda else None,
-        computing=sum(steps * config.batch_size * seconds[phase] for phase, steps in left.items()),
+        computing=sum(steps * share.batch_size * seconds[phase] for phase, steps in left.items()),
         reading=pictures * reading / readers,
         workers=config.workers,
+        processes=processes,
     )
 
 
 def _try_steps(
-    trainer: Trainer, dataset: VocDataset, phases: list[Phase]
+    trainer: Trainer, share: TrainConfig, dataset: VocDataset, phases: list[Phase]
 ) -> tuple[dict[Phase, float], float, int | None]:
     """Seconds a picture of computing in each phase and of reading, and bytes at the height; the first steps warm up."""
     config, device = trainer.config, trainer.device
     cuda = device.type == "cuda"
-    part = config.batch_size // config.accumulate
+    part = share.batch_size // share.accumulate
     count = part if cuda else min(part, TRIED_ON_CPU)
     started = time.perf_counter()
     images, tags, _ = next(iter(epoch_loader(dataset, batch_size=count, seed=config.seed, epoch=trainer.epoch)))
@@ -101,7 +116,7 @@ def _try_steps(
     if cuda:
         torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device) if cuda else 0
-    double = Trainer(replace(config, weights="none", batch_size=count, accumulate=1), trainer.classes, device)
+    double = Trainer(replace(share, batch_size=count, accumulate=1), trainer.classes, device)
     double.network.load_state_dict(trainer.network.state_dict())
     set_learning_rate(double.optimizer, config, step=1, steps=1)  # to 0: what is tried must not run away
     seconds = {}

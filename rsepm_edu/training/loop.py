@@ -241,8 +241,8 @@ def train(
         copy_to: a second folder that gets every checkpoint and the log, such as one on a mounted drive.
         device: default: the GPU if there is one; of several processes each takes its own.
         progress: show a bar.
-        on_start: called before the first step, if there is one left, with the trainer and its data set; not where
-            several processes share the run.
+        on_start: called before the first step, if there is one left, with the trainer and its data set; of several
+            processes on rank 0 alone, so it must not wait for the others.
         on_epoch: called after every epoch with the trainer and the epoch's line of the log, on rank 0 alone.
 
     Returns:
@@ -290,7 +290,7 @@ def _train(
         keeper = Keeper(out, second, minutes=config.checkpoint_minutes)
         log = TrainingLog(out, trainer, dataset, keep_epochs=trainer.epoch)
     with memory_advice(config, out / LAST), log or nullcontext(), StopRequests() as requests:
-        if on_start is not None and world.size == 1 and trainer.epoch < config.epochs:
+        if on_start is not None and world.is_main and trainer.epoch < config.epochs:
             on_start(trainer, dataset)
         while trainer.epoch < config.epochs:
             try:

@@ -17,10 +17,12 @@ import torch
 import torch.distributed as dist
 
 from rsepm_edu import cli
+from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.training import loop
 from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.distributed import joined
+from rsepm_edu.training.estimate import estimate
 
 RANK, LIFE = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
 LAST_RANK = int(os.environ["WORLD_SIZE"]) - 1
@@ -59,6 +61,12 @@ def do(job: dict[str, Any], out: Path) -> dict[str, Any]:
         if job.get("nan", False):
             stack.enter_context(nan_on_the_last_rank())
         called: list[int] = []
+        told: list[tuple[int, int]] = []
+
+        def tell(trainer: loop.Trainer, dataset: VocDataset) -> None:
+            estimated = estimate(trainer, dataset)
+            told.append((estimated.processes, estimated.steps))
+
         try:
             network = loop.train(
                 config,
@@ -67,12 +75,13 @@ def do(job: dict[str, Any], out: Path) -> dict[str, Any]:
                 device="cpu",
                 progress=False,
                 resume=job.get("resume", False),
+                on_start=tell,
                 on_epoch=lambda trainer, row: called.append(row["epoch"]),
             )
         except (UserError, loop.NotFiniteError, KeyboardInterrupt, SystemExit) as error:
             return {"error": type(error).__name__, "message": str(error)}
     torch.save(network.state_dict(), out / f"rank{RANK}.pt")
-    return {"epochs": called}
+    return {"epochs": called, "told": told}
 
 
 def main(jobs: dict[str, dict[str, Any]], out: Path) -> None:

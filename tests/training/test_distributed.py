@@ -190,7 +190,9 @@ def test_mixing_is_finite_and_all_of_the_run_is_there(together: Path, configs: d
 
 
 def test_rank_0_alone_writes_and_calls_back(together: Path) -> None:
-    assert [of_rank(together / "cam", rank) for rank in (0, 1)] == [{"epochs": [1, 2]}, {"epochs": []}]
+    nothing: dict[str, list[Any]] = {"epochs": [], "told": []}
+    # It alone says what the run will take, of a share on two processes and of four steps; the other one waits.
+    assert [of_rank(together / "cam", rank) for rank in (0, 1)] == [{"epochs": [1, 2], "told": [[2, 4]]}, nothing]
     assert len(rows(together / "cam" / "run")) == 2
     assert len(list((together / "cam" / "run" / "tensorboard").iterdir())) == 1
 
@@ -242,7 +244,7 @@ def test_evaluate_counts_every_picture_once(
 
 def test_a_run_that_loses_a_worker_ends_as_if_nothing_had_happened(together: Path) -> None:
     """SIGKILL at the sixth of eight steps, in the middle of an epoch; torchrun starts all again."""
-    assert of_rank(together / "killed", 0) == {"epochs": [3, 4]}  # the second life began in the third epoch
+    assert of_rank(together / "killed", 0) == {"epochs": [3, 4], "told": [[2, 3]]}  # the second life: from the third epoch on
     assert_same_run(together / "killed" / "run", together / "mixed" / "run")
 
 
