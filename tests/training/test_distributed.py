@@ -244,7 +244,7 @@ def test_evaluate_counts_every_picture_once(
 
 def test_a_run_that_loses_a_worker_ends_as_if_nothing_had_happened(together: Path) -> None:
     """SIGKILL at the sixth of eight steps, in the middle of an epoch; torchrun starts all again."""
-    assert of_rank(together / "killed", 0) == {"epochs": [3, 4], "told": [[2, 3]]}  # the second life: from the third epoch on
+    assert of_rank(together / "killed", 0) == {"epochs": [3, 4], "told": [[2, 3]]}  # its second life
     assert_same_run(together / "killed" / "run", together / "mixed" / "run")
 
 
