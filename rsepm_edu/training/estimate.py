@@ -54,7 +54,7 @@ class Estimate:
         readers = f"{self.workers} workers" if self.workers else "no workers"
         shared = ""
         if self.processes > 1:
-            readers += " each"
+            readers = f"{readers} for each process"
             shared = f" on {self.processes} processes, the exchange between them not counted"
         return [
             f"{self.pictures:,} pictures, {self.steps:,} steps to go",

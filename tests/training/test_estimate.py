@@ -83,7 +83,7 @@ def test_of_several_processes_one_tries_its_share_and_the_time_is_that_of_all(
     assert found.memory == step_memory(share, trainer.network, full, torch.float32)
     assert made(processes=8).lines()[2] == (
         "time: about 4 h 2 min on 8 processes, the exchange between them not counted, from a few steps tried: "
-        "computing 4 h 2 min, reading 10 min meanwhile (2 workers each)"
+        "computing 4 h 2 min, reading 10 min meanwhile (2 workers for each process)"
     )
 
 
