@@ -162,7 +162,7 @@ def full_step(config: TrainConfig, classes: tuple[str, ...]) -> dict[str, Any]:
     """One step of the last phase with one part of a batch, whole, on this processor: is the memory what was counted?"""
     part = replace(config, batch_size=config.batch_size // config.accumulate, accumulate=1, precision="fp32")
     phase = phase_of(part, part.epochs - 1)
-    before = _height()
+    before = _gigabytes("VmRSS")
     trainer = Trainer(part, classes, torch.device("cpu"))
     images = torch.zeros(part.batch_size, 3, part.size, part.size, dtype=torch.uint8)
     started = time.perf_counter()
@@ -175,7 +175,7 @@ def full_step(config: TrainConfig, classes: tuple[str, ...]) -> dict[str, Any]:
         "phase": phase.name,
         "pictures": part.batch_size,
         "size": part.size,
-        "gb_in_float32": round(_height() - before, 2),
+        "gb_in_float32": round(_gigabytes("VmHWM") - before, 2),
         "gb_counted": counted,
         "seconds": round(time.perf_counter() - started, 1),
     }
@@ -187,9 +187,11 @@ def in_a_process(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[s
         return pool.submit(work, *arguments).result()
 
 
-def _height() -> float:
-    """Gigabytes that this process has held at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+def _gigabytes(name: str) -> float:
+    """Of memory that this process holds (VmRSS) or has held at most (VmHWM), as Linux tells it."""
+    lines = Path("/proc/self/status").read_text("utf-8").splitlines()
+    [kilobytes] = [line.split()[1] for line in lines if line.startswith(f"{name}:")]
+    return int(kilobytes) * 1024 / 1e9
 
 
 def rehearse(name: str, config: TrainConfig, root: Path, *, steps: int, device: torch.device) -> dict[str, Any]:
