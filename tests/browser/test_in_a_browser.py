@@ -147,7 +147,7 @@ def test_a_lesson_runs_in_jupyterlab_and_its_slider_moves_the_picture(browser: B
     page.set_viewport_size({"width": 1000, "height": 1000})  # a small window leaves every slider its track
     tracks = cells.nth(explorer_at).locator(".noUi-target").all()
     widths = [track.evaluate("track => track.getBoundingClientRect().width") for track in tracks]
-    assert len(widths) >= 2 and min(widths) > 100, widths
+    assert widths and min(widths) > 100, widths
     page.close()
 
 
