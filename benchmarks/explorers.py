@@ -53,7 +53,7 @@ def values_of(control: Any) -> list[Any]:
     if isinstance(control, ipywidgets.Checkbox):
         return [True, False]
     if isinstance(control, ipywidgets.Dropdown | ipywidgets.SelectionSlider):
-        return [value for _, value in control._options_full]
+        return [option[1] if isinstance(option, tuple) else option for option in control.options]  # (label, value)
     count = min(STOPS, round((control.max - control.min) / control.step) + 1)
     kind = int if isinstance(control, ipywidgets.IntSlider | ipywidgets.IntRangeSlider) else float
     values = [kind(control.min + (control.max - control.min) * i / (count - 1)) for i in range(count)]
