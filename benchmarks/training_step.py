@@ -99,7 +99,7 @@ def measure(config: TrainConfig, *, steps: int, device: torch.device) -> dict[st
     classes = CREATURES if config.backbone == "creatures" else VOC_CLASSES
     trainer = Trainer(config, tuple(classes), device)
     images, tags = make_batch(config, len(classes))
-    full = Phase(refine=True, mix=True)
+    full = Phase(refine=True, mixing="epm")
     for step in range(2):
         trainer.step(images, tags, full, step=step)
 

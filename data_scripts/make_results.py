@@ -15,11 +15,11 @@ from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation import tables
 from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.files import atomic_write_text
-from rsepm_edu.training.config import Method, Mixing, TrainConfig, method_name, preset
-from rsepm_edu.training.experiments import ABLATION, EVERY_MIXING, PUZZLE, Experiment, ablation
+from rsepm_edu.training.config import TrainConfig, method_name, preset
+from rsepm_edu.training.experiments import ABLATION, EVERY_MIXING, PUZZLE, Branch, Experiment, ablation
 
 VOC_SAMPLE, WEIGHTS = "RSEPM_EDU_VOC_SAMPLE", "RSEPM_EDU_WEIGHTS"
-TABLES: dict[str, tuple[str, tuple[tuple[Method, Mixing], ...]]] = {
+TABLES: dict[str, tuple[str, tuple[Branch, ...]]] = {
     "creatures": ("creatures", ABLATION),
     "creatures-puzzle": ("creatures", PUZZLE),
     "creatures-mixings": ("creatures", EVERY_MIXING),

@@ -90,7 +90,7 @@ CONFIGS: dict[str, TrainConfig] = {
         decoder_channels=48,
         decoder_rates=(2, 4, 6),
         epochs=26,
-        seed_start=20,
+        rs_start=20,
         scg_threshold=0.85,
         certain=0.55,
         uncertain=0.35,
@@ -183,7 +183,7 @@ def make(name: str, folder: Path) -> None:
     """Train one network; write it, its record and, after RecurSeed, its film."""
     config, root = CONFIGS[name], ensure_creatures()
     refines = config.method not in WITHOUT_DECODER
-    start = config.seed_start if refines else 0
+    start = config.rs_start if refines else 0
     recorder = Recorder(config, root) if refines else None
     rows: list[dict[str, Any]] = []
 

@@ -16,7 +16,7 @@ from rsepm_edu.training.config import preset
 from rsepm_edu.training.experiments import Experiment, full_run
 from rsepm_edu.training.keeping import LAST
 
-SHORT = {"epochs": 19, "seed_start": 12, "mix_start": 17}
+SHORT = {"epochs": 19, "rs_start": 12, "mix_start": 17}
 """The schedule of the demo: about half of the tables', so that two cores are done within minutes."""
 
 

@@ -21,7 +21,7 @@ from rsepm_edu.files import atomic_path
 from rsepm_edu.methods.cam import normalize_cam
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.training.config import TrainConfig
-from rsepm_edu.training.losses import refine
+from rsepm_edu.training.step import Batch, refine
 
 CREATURES_RS_FILM = "creatures_rs_film"
 """The first six pictures of Creatures' `train`: creatures_cam, then each of six epochs of RecurSeed."""
@@ -73,7 +73,7 @@ def take_frame(config: TrainConfig, network: SingleStageNetwork, images: Tensor,
     """
     with evaluation_mode(network):
         outputs = network(images)
-    refined = refine(config, images, outputs, tags)
+    refined = refine(config, Batch(images, tags, torch.ones_like(images[:, :1])), outputs)
     assert outputs.seg_logits is not None
     size = refined.pseudo_mask.shape[1:]
     logits = torch.nn.functional.interpolate(outputs.seg_logits, size=size, mode="bilinear", align_corners=False)

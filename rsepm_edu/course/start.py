@@ -99,7 +99,7 @@ class Course:
         if self.dataset == "creatures":
             return preset("creatures-cpu")
         config = load_checkpoint(_from_environment(VOC_NETWORK, _HOW_TO_TRAIN)).config
-        return replace(config, method="rs+epm", weights="none")
+        return replace(config, method="rs", mixing="epm", weights="none")
 
 
 def start(lesson: str = "01", *, dataset: DatasetName = "creatures", seed: int = 0, download: bool = False) -> Course:

@@ -1,5 +1,9 @@
 """Transforms of samples, made of torchvision.transforms.v2; pictures stay uint8 until they are on the device."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
@@ -12,19 +16,79 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def training_transform(size: int, *, scale: tuple[float, float] = (0.35, 1.0)) -> v2.Transform:
-    """A random part of the picture at ``size``×``size``, mirrored half of the time.
+Crop = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""From a picture, 3×H×W uint8, to a square crop and where the picture lies in it: top, left, bottom, right (int64)."""
+
+
+def training_transform(kind: Literal["pad", "zoom"], size: int, *, scale: tuple[float, float]) -> Crop:
+    """How a picture becomes a crop of ``size``×``size``; both kinds mirror half of the time.
 
     Args:
+        kind: "pad", see ``pad_crop``; "zoom", a random part of the picture, resized to the crop.
         size: pixels.
-        scale: smallest and greatest share of the picture's area.
+        scale: for "pad" the smallest and greatest long side, in crops; for "zoom" the share of the picture's area.
     """
-    return v2.Compose(
+    if kind == "pad":
+        return partial(pad_crop, size=size, scale=scale)
+    zoom = v2.Compose(
         [
             v2.RandomResizedCrop(size, scale=scale, ratio=(3 / 4, 4 / 3), antialias=True),
             v2.RandomHorizontalFlip(),
         ]
     )
+    return partial(_zoom_crop, zoom)
+
+
+def _zoom_crop(zoom: v2.Transform, image: Tensor) -> tuple[Tensor, Tensor]:
+    crop = zoom(image)
+    return crop, torch.tensor([0, 0, *crop.shape[-2:]])
+
+
+def pad_crop(image: Tensor, *, size: int, scale: tuple[float, float] = (0.625, 1.25)) -> tuple[Tensor, Tensor]:
+    """A picture at a random size, mirrored half of the time, cut or padded to a square (Jo & Yu 2021: 320…640 of 512).
+
+    Each side that is longer than the crop is cut at a random place, each that is shorter lies at a random place in
+    it. Padding has ImageNet's mean colour, close to 0 once normalised.
+
+    Args:
+        image: 3×H×W uint8.
+        size: side of the crop, pixels.
+        scale: smallest and greatest long side of the resized picture, in crops.
+
+    Returns:
+        The crop, 3×size×size uint8, and where the picture lies in it: top, left, bottom, right (int64).
+    """
+    height, width = image.shape[-2:]
+    draw = torch.rand(4)
+    low, high = scale
+    long_side = (low + (high - low) * float(draw[0])) * size
+    sides = [max(1, round(side * long_side / max(height, width))) for side in (height, width)]
+    picture = V.resize(image, sides, antialias=True)
+    if draw[1] < 0.5:
+        picture = V.horizontal_flip(picture)
+    kept = [min(side, size) for side in sides]
+    top, left = (int((side - keep + 1) * float(share)) for side, keep, share in zip(sides, kept, draw[2:], strict=True))
+    picture = picture[..., top : top + kept[0], left : left + kept[1]]
+    top, left = (int((size - keep + 1) * float(share)) for keep, share in zip(kept, draw[2:], strict=True))
+    bars = [left, top, size - kept[1] - left, size - kept[0] - top]
+    crop = V.pad(picture, bars, fill=[round(255 * mean) for mean in IMAGENET_MEAN])
+    return crop, torch.tensor([top, left, top + kept[0], left + kept[1]])
+
+
+def inside_boxes(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """1 inside each box, 0 outside.
+
+    Args:
+        boxes: B×4 integers: top, left, bottom, right; the last two are the first pixels outside.
+        size: H and W.
+
+    Returns:
+        B×1×H×W float32.
+    """
+    top, left, bottom, right = boxes[:, :, None].unbind(1)
+    y, x = (torch.arange(side, device=boxes.device) for side in size)
+    rows, columns = (y >= top) & (y < bottom), (x >= left) & (x < right)
+    return (rows[:, :, None] & columns[:, None, :])[:, None].float()
 
 
 def draw_colours(jitter: float) -> Tensor:

@@ -8,6 +8,7 @@ losses see), and the *picture* (``rsepm_edu.viz``, colours for the eye).
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rsepm_edu.methods.shapes import expect_maps, expect_tags
@@ -56,3 +57,17 @@ def normalize_cam(cam: Tensor, tags: Tensor | None = None, eps: float = 1e-5) ->
         return seed
     expect_tags(tags, cam)
     return seed * tags[:, :, None, None].to(seed.dtype)
+
+
+def tag_loss(tag_logits: Tensor, tags: Tensor) -> Tensor:
+    """L_cls: multi-label soft margin loss, the mean over pictures and classes of the binary cross entropy.
+
+    Args:
+        tag_logits: B×K, any dtype; computed in float32 or better.
+        tags: B×K in [0, 1]; a fraction, as some mixing methods leave it, is the probability to be learnt.
+
+    Returns:
+        A scalar ≥ 0.
+    """
+    exact = torch.promote_types(tag_logits.dtype, torch.float32)
+    return F.multilabel_soft_margin_loss(tag_logits.to(exact), tags.to(exact))

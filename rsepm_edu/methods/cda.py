@@ -61,11 +61,15 @@ def context_decoupling(
     share = label_counts(masks)[:, 1 : tags.shape[1] + 1] / masks[0].numel()
     new_there = (share > 0) & (share >= smallest) & (share <= largest) & (tags[below] == 0)
     chosen = choose_one(new_there, generator=generator)
-    source = random_places(shown_classes(masks, chosen), generator=generator)
-    moved_images = images.flatten(2).gather(2, source[:, None].expand(-1, images.shape[1], -1)).view_as(images)
-    moved_masks = masks.flatten(1).gather(1, source).view_as(masks)
-    below_batch = Mixed(images, tags, masks).rows(below)
-    return paste_classes(Mixed(moved_images, tags, moved_masks), below_batch, chosen, min_visible=min_visible)
+    place = random_places(shown_classes(masks, chosen), generator=generator)
+    batch = Mixed.unmixed(images, tags, masks)
+    moved = Mixed(
+        images.flatten(2).gather(2, place[:, None].expand(-1, images.shape[1], -1)).view_as(images),
+        tags,
+        masks.flatten(1).gather(1, place).view_as(masks),
+        batch.source.flatten(1).gather(1, place).view_as(masks),
+    )
+    return paste_classes(moved, batch.rows(below), chosen, min_visible=min_visible)
 
 
 def random_places(regions: Tensor, *, generator: torch.Generator) -> Tensor:

@@ -43,5 +43,5 @@ def class_mix(
     below = partners(len(images), generator=generator).to(images.device)
     shown = label_counts(masks)[:, 1 : tags.shape[1] + 1] > 0
     chosen = choose_half(shown, generator=generator)
-    batch = Mixed(images, tags, masks)
+    batch = Mixed.unmixed(images, tags, masks)
     return paste_classes(batch, batch.rows(below), chosen, min_visible=min_visible)

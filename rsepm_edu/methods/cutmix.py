@@ -44,7 +44,7 @@ def cut_mix(
     below = partners(len(images), generator=generator).to(images.device)
     paste = random_rectangles(len(images), (images.shape[2], images.shape[3]), generator=generator).to(images.device)
     share = paste.float().mean(dim=(1, 2))
-    batch = Mixed(images, tags, masks)
+    batch = Mixed.unmixed(images, tags, masks)
     return paste_region(batch, batch.rows(below), paste, share)
 
 

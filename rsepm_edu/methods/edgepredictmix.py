@@ -1,120 +1,80 @@
-"""EdgePredictMix (EPM): cut objects out along the edges of the prediction and paste them on other pictures.
+"""EdgePredictMix (EPM): refine the decoder's map by its own edges, cut the objects out, paste them on another image.
 
-Jo, Yu & Kim, "RecurSeed and EdgePredictMix", arXiv 2204.06754, 2022. The paper names two kinds of evidence: absolute
-(the conditional filter on the probability, 0.55 and 0.10) and relative (Canny edges of the probability map).
+Jo, Yu & Kim, "RecurSeed and EdgePredictMix", arXiv 2204.06754, 2022. As the overview figure of the authors' repository
+and their slide on EdgePredict (EP) draw it::
+
+    decoder -> PAMR -> M_dec -> CF            absolute evidence: certain labels, and void where it is uncertain
+                       M_dec -> Canny -> connected components (4-connected) of what is no edge: relative evidence
+    in each component the label that most of its pixels have, void among them, goes to its uncertain pixels alone
+
+Their mixing does not paste what is void in the picture above, keeps what is void in the one below, and takes all
+classes of the picture above along.
 
 Our reading, where the sources are silent:
-    * edges are found per class on its probability map, as an 8-bit picture, with Canny levels 20 and 60: these
-      are of the Sobel gradient, in which a straight step of g grey levels (of 255) measures 4·g;
-    * from the certain object and the certain background two fronts walk through the uncertain zone, one pixel a
-      step, and stop at edges: a pixel belongs to the front that comes first; edges and ties stay void;
-    * a picture's partner is drawn at random within the batch; half of the classes that its mask shows, rounded up,
-      are pasted;
-    * a class of the picture below is still visible when a tenth of its labelled pixels is.
+    * Canny sees the largest class score of each pixel, as an 8-bit image behind a Gaussian of 5×5, with the levels 10
+      and 100 (both a habit of the authors) of the Sobel gradient, in which a straight step of g grey levels (of 255)
+      measures 4·g;
+    * of labels that are equally frequent in a component the smallest wins, so background before a class, void last;
+    * an image's partner is drawn at random within the batch;
+    * a class of the image below is still visible when a tenth of its labelled pixels is.
 """
 
 import torch
 from torch import Tensor
 
 from rsepm_edu.labels import VOID
-from rsepm_edu.methods.mixing import Mixed, choose_half, expect_mixing, label_counts, partners, paste_classes
+from rsepm_edu.methods.mixing import Mixed, expect_mixing, label_counts, partners, paste_classes
+from rsepm_edu.methods.recurseed import conditional_filter
 from rsepm_edu.methods.shapes import expect_maps, expect_tags
 
 
 @torch.no_grad()
 def edge_predict(
-    probabilities: Tensor,
+    maps: Tensor,
     tags: Tensor,
     *,
     certain: float = 0.55,
     uncertain: float = 0.10,
-    low: int = 20,
-    high: int = 60,
-    steps: int = 32,
+    low: int = 10,
+    high: int = 100,
 ) -> Tensor:
     """Refine a predicted mask by its own certainty and its own edges (Jo et al. 2022, EP).
 
-    For each present class: object where its probability is ≥ ``certain``, not the object where it is ≤
-    ``uncertain``; between the two, the side of the Canny edge decides (see the module's text). A pixel takes the most
-    probable class that claims it; it is background where every present class rejects it (everywhere in a picture
-    without tags), void otherwise.
+    Certain labels of the conditional filter stay. An uncertain pixel takes the most frequent label of its region,
+    void if most of the region is void. On an edge, what is uncertain stays void, and background becomes void.
 
     Args:
-        probabilities: B×(K+1)×H×W in [0, 1], background first.
-        tags: B×K in {0, 1}.
-        certain, uncertain: thresholds of the conditional filter.
-        low, high: Canny's hysteresis thresholds, see ``canny_edges``.
-        steps: how far the fronts walk at most, in pixels.
+        maps: M_dec, B×(K+1)×H×W in [0, 1], background first; usually the decoder's probabilities after PAMR.
+        tags: B×K in {0, 1}; absent classes are left out.
+        certain, uncertain: thresholds of the conditional filter, on the class scores.
+        low, high: Canny's hysteresis thresholds, see ``edge_regions``.
 
     Returns:
-        Pseudo masks, B×H×W int64.
+        M_ep, B×H×W int64.
 
     Raises:
         ValueError: shapes or thresholds out of range.
     """
-    expect_maps(probabilities=probabilities)
-    scores = probabilities[:, 1:]
+    expect_maps(maps=maps)
+    scores = maps[:, 1:]
     expect_tags(tags, scores)
-    if not 0 <= uncertain < certain <= 1:
-        raise ValueError(f"expected 0 <= uncertain < certain <= 1, got uncertain={uncertain}, certain={certain}")
-    batch, classes = tags.nonzero(as_tuple=True)
-    maps = scores[batch, classes]  # only the present classes: N×H×W
-    inside = maps >= certain
-    outside = maps <= uncertain
-    free = ~inside & ~outside & ~canny_edges(maps, low=low, high=high)
-    inside, outside = meet(inside, outside, free, steps=steps)
-
-    claims = torch.zeros_like(scores)
-    claims[batch, classes] = torch.where(inside, maps, 0)
-    rejected = torch.ones_like(scores, dtype=torch.bool)
-    rejected[batch, classes] = outside
-    best, label = claims.max(dim=1)
-    mask = torch.where(rejected.all(dim=1), 0, VOID)
-    return torch.where(best > 0, label + 1, mask)
+    scores = scores * tags[:, :, None, None].to(scores.dtype)
+    labels = conditional_filter(scores, certain=certain, uncertain=uncertain)
+    regions = edge_regions(scores.amax(dim=1), low=low, high=high)
+    refined = torch.where(labels == VOID, majority_labels(regions, labels), labels)
+    return torch.where((regions == 0) & (refined == 0), VOID, refined)
 
 
-def meet(inside: Tensor, outside: Tensor, free: Tensor, *, steps: int) -> tuple[Tensor, Tensor]:
-    """Let two fronts walk through ``free`` pixels, one step at a time, each pixel to the first to arrive.
-
-    Fronts walk up, down, left and right only: a diagonal step would slip through a diagonal edge. A pixel that both
-    reach in the same step belongs to neither.
-
-    Args:
-        inside, outside, free: N×H×W bool, disjoint.
-        steps: how many steps at most.
-
-    Returns:
-        The two regions after the walk, N×H×W bool.
-    """
-    for _ in range(steps):
-        next_inside = _grow(inside) & free
-        next_outside = _grow(outside) & free
-        free = free & ~next_inside & ~next_outside
-        both = next_inside & next_outside
-        inside = inside | (next_inside & ~both)
-        outside = outside | (next_outside & ~both)
-    return inside, outside
-
-
-def _grow(region: Tensor) -> Tensor:
-    grown = region.clone()
-    grown[:, 1:] |= region[:, :-1]
-    grown[:, :-1] |= region[:, 1:]
-    grown[:, :, 1:] |= region[:, :, :-1]
-    grown[:, :, :-1] |= region[:, :, 1:]
-    return grown
-
-
-def canny_edges(maps: Tensor, *, low: int = 20, high: int = 60) -> Tensor:
-    """Canny edges of probability maps, on the CPU by OpenCV.
+def edge_regions(maps: Tensor, *, low: int = 10, high: int = 100) -> Tensor:
+    """The connected regions between the Canny edges of each map, on the CPU by OpenCV.
 
     Args:
         maps: N×H×W in [0, 1].
-        low, high: hysteresis thresholds on the Sobel gradient of the 8-bit map; a straight step of g grey levels
-            measures 4·g.
+        low, high: hysteresis thresholds on the Sobel gradient of the smoothed 8-bit map.
 
     Returns:
-        N×H×W bool on the device of ``maps``.
+        N×H×W int64 on the device of ``maps``: 0 on an edge, elsewhere the number of the pixel's region in its map,
+        from 1; pixels above, below, left and right of each other hang together.
 
     Raises:
         RuntimeError: OpenCV cannot be imported.
@@ -126,11 +86,33 @@ def canny_edges(maps: Tensor, *, low: int = 20, high: int = 60) -> Tensor:
             "EdgePredict needs OpenCV for Canny, and it cannot be imported "
             f"({error}); try: pip install opencv-python-headless"
         ) from error
-    bytes_ = (maps.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-    edges = [torch.from_numpy(cv2.Canny(plane, low, high)) for plane in bytes_]
-    if not edges:
-        return torch.zeros_like(maps, dtype=torch.bool)
-    return torch.stack(edges).to(maps.device) > 0
+    planes = (maps.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    regions = torch.zeros(maps.shape, dtype=torch.int32)
+    for plane, result in zip(planes, regions.numpy(), strict=True):
+        free = (cv2.Canny(cv2.GaussianBlur(plane, (5, 5), 0), low, high) == 0).astype("uint8")
+        cv2.connectedComponents(free, result, connectivity=4, ltype=cv2.CV_32S)
+    return regions.to(maps.device).long()
+
+
+def majority_labels(regions: Tensor, labels: Tensor) -> Tensor:
+    """The label that most pixels of each region have, at every pixel of it; of equally many the smallest.
+
+    Args:
+        regions: N×H×W int64, 0 for pixels that are in no region, else from 1.
+        labels: N×H×W int64 in 0 … 255, void counts like any other.
+
+    Returns:
+        N×H×W int64; void in no region.
+    """
+    count = int(regions.max()) + 1 if regions.numel() else 1
+    first = torch.arange(len(regions), device=regions.device)[:, None, None] * count
+    numbers = (regions + first).flatten()
+    present, compact = labels.unique(return_inverse=True)  # a few labels of 256
+    votes = torch.zeros(len(regions) * count * len(present), dtype=torch.int64, device=regions.device)
+    place = numbers * len(present) + compact.flatten()
+    votes.scatter_add_(0, place, torch.ones_like(place))
+    majority = present[votes.view(-1, len(present)).argmax(dim=1)]
+    return torch.where(regions > 0, majority[numbers].view_as(labels), VOID)
 
 
 def edge_predict_mix(
@@ -141,7 +123,7 @@ def edge_predict_mix(
     generator: torch.Generator,
     min_visible: float = 0.1,
 ) -> Mixed:
-    """Paste half of each picture's classes, cut along its refined mask, on a partner picture (Jo et al. 2022, EPM).
+    """Paste all that each image's refined mask shows on a partner image (Jo et al. 2022, EPM).
 
     See ``paste_classes`` for void and for the tags of the result.
 
@@ -149,11 +131,11 @@ def edge_predict_mix(
         images: B×3×H×W.
         tags: B×K in {0, 1}.
         pseudo_masks: B×H×W int64 at the size of the images, usually from ``edge_predict``.
-        generator: on the CPU; draws partners and classes.
+        generator: on the CPU; draws partners.
         min_visible: see ``paste_classes``.
 
     Returns:
-        ``Mixed``, row b: parts of picture b on its partner.
+        ``Mixed``, row b: parts of image b on its partner.
 
     Raises:
         ValueError: the shapes do not go together.
@@ -167,12 +149,11 @@ def edge_predict_mix(
         raise ValueError(f"tags: expected BxK, B = {images.shape[0]}, got shape {tuple(tags.shape)}")
     below = partners(images.shape[0], generator=generator).to(images.device)
     shown = label_counts(pseudo_masks)[:, 1 : tags.shape[1] + 1] > 0
-    chosen = choose_half(shown, generator=generator)
-    batch = Mixed(images, tags, pseudo_masks)
-    return paste_classes(batch, batch.rows(below), chosen, min_visible=min_visible)
+    batch = Mixed.unmixed(images, tags, pseudo_masks)
+    return paste_classes(batch, batch.rows(below), shown, min_visible=min_visible)
 
 
-def epm(
+def edge_predict_and_mix(
     images: Tensor,
     tags: Tensor,
     maps: Tensor,
@@ -184,7 +165,7 @@ def epm(
     """EdgePredictMix by the interface of all mixing methods: ``edge_predict`` on the maps, then ``edge_predict_mix``.
 
     Args:
-        images, tags, maps, generator: see ``methods.mixing``.
+        images, tags, maps, generator: see ``methods.mixing``; the maps are M_dec, after PAMR.
         certain, uncertain: see ``edge_predict``.
 
     Returns:

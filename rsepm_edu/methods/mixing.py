@@ -2,11 +2,12 @@
 
 CutMix, Saliency Grafting, CDA, ClassMix and EdgePredictMix, each in a file of its own, go by one interface::
 
-    mix(images, tags, maps, *, generator) -> Mixed(images, tags, pseudo_masks)
+    mix(images, tags, maps, *, generator) -> Mixed(images, tags, pseudo_masks, source)
 
-with images B×3×H×W; tags B×K in {0, 1}; maps B×(K+1)×H×W the probabilities of the network that is learning, background
-first, absent classes zero; generator on the CPU, the only source of chance. Row b of the result: parts of picture b on
-its partner, another picture of the batch.
+with images B×3×H×W; tags B×K in {0, 1}; maps B×(K+1)×H×W the decoder's probabilities, background first, absent classes
+zero; generator on the CPU, the only source of chance. Row b of the result: parts of picture b on its partner, another
+picture of the batch; ``source`` says from where each pixel came, so that other maps of the batch, such as RecurSeed's
+M_rs, can be mixed by the same mask (``mix_maps``).
 
 Our reading, where methods made for one label a picture or for some true masks meet ours:
     * the mixed picture gets a pseudo mask too, cut and pasted like the picture. It comes from both pictures' maps:
@@ -27,18 +28,55 @@ from rsepm_edu.methods.shapes import expect_maps, expect_tags
 
 
 class Mixed(NamedTuple):
-    """A mixed batch: images B×3×H×W, tags B×K in [0, 1], pseudo_masks B×H×W int64 (255 void).
+    """A mixed batch: images B×3×H×W, tags B×K in [0, 1], pseudo_masks B×H×W int64 (255 void), source B×H×W int64.
 
-    Tags of CutMix and Saliency Grafting may be fractions, those of the other methods are 0 or 1.
+    Tags of CutMix and Saliency Grafting may be fractions, those of the other methods are 0 or 1. The source of a pixel
+    is its number among the pixels of the batch it was mixed from, picture by picture and row by row.
     """
 
     images: Tensor
     tags: Tensor
     pseudo_masks: Tensor
+    source: Tensor
+
+    @classmethod
+    def unmixed(cls, images: Tensor, tags: Tensor, pseudo_masks: Tensor) -> "Mixed":
+        """A batch as it is: every pixel is its own source."""
+        source = torch.arange(pseudo_masks.numel(), device=pseudo_masks.device)
+        return cls(images, tags, pseudo_masks, source.view_as(pseudo_masks))
 
     def rows(self, index: Tensor) -> "Mixed":
         """Pictures chosen, or put in another order, by their int64 indices."""
-        return Mixed(self.images[index], self.tags[index], self.pseudo_masks[index])
+        return Mixed(*(field[index] for field in self))
+
+
+def mix_maps(maps: Tensor, source: Tensor) -> Tensor:
+    """Mix other maps of a batch as its pictures were mixed.
+
+    Where the maps are coarser than the pictures, each of their positions takes what the pixel in its middle took.
+
+    Args:
+        maps: B×C×h×w of the batch that was mixed.
+        source: B×H×W int64, see ``Mixed``; h ≤ H, w ≤ W.
+
+    Returns:
+        B×C×h×w.
+
+    Raises:
+        ValueError: another number of pictures.
+    """
+    expect_maps(maps=maps)
+    count, height, width = source.shape
+    if count != maps.shape[0]:
+        raise ValueError(f"maps: expected BxCxhxw, B = {count} as in the source, got {tuple(maps.shape)}")
+    rows, columns = maps.shape[2:]
+    middle_y = (2 * torch.arange(rows, device=source.device) + 1) * height // (2 * rows)
+    middle_x = (2 * torch.arange(columns, device=source.device) + 1) * width // (2 * columns)
+    middle = source[:, middle_y[:, None], middle_x]
+    picture, y, x = middle // (height * width), middle // width % height, middle % width
+    place = (picture * rows + y * rows // height) * columns + x * columns // width
+    flat = maps.transpose(0, 1).flatten(1)  # C×(B·h·w)
+    return flat[:, place.flatten()].view(maps.shape[1], count, rows, columns).transpose(0, 1)
 
 
 def choose_half(present: Tensor, *, generator: torch.Generator) -> Tensor:
@@ -102,6 +140,7 @@ def paste_classes(above: Mixed, below: Mixed, chosen: Tensor, *, min_visible: fl
         torch.where(paste[:, None], above.images, below.images),
         torch.maximum(chosen.to(dtype), below.tags * visible.to(dtype)),
         torch.where(paste, above.pseudo_masks, below.pseudo_masks),
+        torch.where(paste, above.source, below.source),
     )
 
 
@@ -127,6 +166,7 @@ def paste_region(above: Mixed, below: Mixed, region: Tensor, share: Tensor) -> M
         torch.where(region[:, None], above.images, below.images),
         (others + share[:, None] * (own - others)).to(above.tags.dtype),  # so written, equal tags stay as they are
         torch.where(region, above.pseudo_masks, below.pseudo_masks),
+        torch.where(region, above.source, below.source),
     )
 
 

@@ -1,18 +1,21 @@
 """RecurSeed (RS): the network's own map, refined, is what it learns from next.
 
-Jo, Yu & Kim, "RecurSeed and EdgePredictMix", arXiv 2204.06754, 2022. The training code was never released. Fixed by the
-paper and its release notes: SCG of the current CAM is the target of the CAM; PAMR on that seed, through the
-conditional filter (certain 0.55, uncertain 0.10), is the pseudo mask of the decoder; both losses weigh 1.0.
+Jo, Yu & Kim, "RecurSeed and EdgePredictMix", arXiv 2204.06754, 2022. The training code was never released. The overview
+figure of the authors' repository (August 2022) and their slides fix the flow::
+
+    M_cam -> SCG -> M_scg -> PAMR -> M_rs          L_rec: the CAM against M_rs, all over the image
+                                     M_rs -> CF -> M_seg      L_seg: the decoder against M_seg
+
+with the conditional filter CF at 0.55 and 0.10 and both losses weighing 1.0 (release notes).
 
 Our reading, where the sources are silent:
-    * the targets come from the moving average of the network, a calm teacher, and not from the network that learns;
-    * the CAM is compared with its seed as normalised maps, by the mean absolute difference over present classes, and
-      only where the conditional filter has a word: there the seed counts as far as the pseudo mask agrees. With SCG's
-      seed as the only target, nothing pulls back: a map that is everywhere above SCG's background threshold grows on
-      until it covers the picture (results/creatures_free_seed);
-    * PAMR's result is stretched so that each map's maximum is 1 again before the filter (averaging lowers it);
-    * PAMR sees the picture at the resolution of the pseudo mask;
-    * the decoder's loss is the plain mean over labelled pixels: with equal weights for foreground and background it
+    * the targets come from the moving average of the network, a calm teacher, and not from the network that learns
+      (measured: without it RS ends below CAM, see results/readings);
+    * L_rec is the mean absolute difference of the normalised CAM and M_rs over present classes, at the CAM's size, to
+      which M_rs is averaged;
+    * PAMR works at the resolution of M_seg, and its result is stretched so that each map's maximum is 1 again
+      (averaging lowers it);
+    * L_seg is the plain mean over labelled pixels: with equal weights for foreground and background the decoder
       paints more of the void around small objects as object.
 """
 
@@ -30,21 +33,25 @@ from rsepm_edu.methods.shapes import expect_maps, expect_tags
 
 
 class Refined(NamedTuple):
-    """One step of the recursion: seed B×K×h×w at the CAM's size, the rest at the pseudo mask's size."""
+    """One step of the recursion.
 
-    seed: Tensor
-    refined_seed: Tensor
+    scg_map: M_scg, B×K×h×w at the CAM's size. rs_map: M_rs, B×K×H×W at PAMR's size. pseudo_mask: M_seg = CF(M_rs),
+    B×H×W int64. Maps are in [0, 1].
+    """
+
+    scg_map: Tensor
+    rs_map: Tensor
     pseudo_mask: Tensor
 
 
-def conditional_filter(seed: Tensor, *, certain: float = 0.55, uncertain: float = 0.10) -> Tensor:
-    """Turn a seed into a pseudo mask that keeps quiet where it is not sure (Jo et al. 2022, CF).
+def conditional_filter(maps: Tensor, *, certain: float = 0.55, uncertain: float = 0.10) -> Tensor:
+    """Turn maps into a pseudo mask that leaves void what is not sure (Jo et al. 2022, CF).
 
     Label k + 1 where the largest class score is ≥ ``certain`` (k its class), 0 (background) where it is
     ≤ ``uncertain``, 255 (void) between. Of equal scores the first class wins.
 
     Args:
-        seed: B×K×H×W in [0, 1].
+        maps: B×K×H×W in [0, 1].
         certain: foreground from here on, in (``uncertain``, 1].
         uncertain: background up to here, in [0, ``certain``).
 
@@ -54,10 +61,10 @@ def conditional_filter(seed: Tensor, *, certain: float = 0.55, uncertain: float 
     Raises:
         ValueError: shape or thresholds out of range.
     """
-    expect_maps(seed=seed)
+    expect_maps(maps=maps)
     if not 0 <= uncertain < certain <= 1:
         raise ValueError(f"expected 0 <= uncertain < certain <= 1, got uncertain={uncertain}, certain={certain}")
-    best, label = seed.max(dim=1)
+    best, label = maps.max(dim=1)
     mask = torch.full_like(label, VOID)
     mask = torch.where(best >= certain, label + 1, mask)
     return torch.where(best <= uncertain, 0, mask)
@@ -94,67 +101,41 @@ def recur_seed(
     """
     expect_maps(images=images)
     exact = torch.promote_types(cam.dtype, torch.float32)
-    seed = scg(features, normalize_cam(cam.to(exact), tags), tags, first_threshold=first_threshold)
+    scg_map = scg(features, normalize_cam(cam.to(exact), tags), tags, first_threshold=first_threshold)
     size = size or (images.shape[2], images.shape[3])
-    picture = F.interpolate(images.to(exact), size=size, mode="bilinear", antialias=True)
-    enlarged = F.interpolate(seed, size=size, mode="bilinear", align_corners=False)
-    refined = normalize_cam(pamr(picture, enlarged))
-    return Refined(seed, refined, conditional_filter(refined, certain=certain, uncertain=uncertain))
+    rs_map = normalize_cam(pamr_at(images.to(exact), scg_map, size))
+    return Refined(scg_map, rs_map, conditional_filter(rs_map, certain=certain, uncertain=uncertain))
 
 
-def class_shares(masks: Tensor, classes: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """What a mask says at a coarser size: the share of each class among labelled pixels, and the labelled share.
+def pamr_at(images: Tensor, maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """PAMR of maps at a given size: images are averaged down to it, maps resized bilinearly.
 
     Args:
-        masks: B×H×W int64.
-        classes: K.
-        size: (h, w).
+        images: B×3×H×W, any scale.
+        maps: B×C×h×w.
+        size: height and width of the result.
 
     Returns:
-        B×K×h×w and B×1×h×w, in [0, 1].
-    """
-    # Four samples a side within each position are enough, and far cheaper than every pixel of every class.
-    step_y, step_x = (max(1, n // (4 * m)) for n, m in zip(masks.shape[1:], size, strict=True))
-    masks = masks[:, step_y // 2 :: step_y, step_x // 2 :: step_x]
-    labelled = (masks != VOID).float()[:, None]
-    planes = torch.stack([(masks == k).float() for k in range(1, classes + 1)], dim=1)
-    known = F.adaptive_avg_pool2d(labelled, size)
-    return F.adaptive_avg_pool2d(planes, size) / known.clamp(min=1e-6), known
-
-
-def hold_seed(seed: Tensor, pseudo_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Keep a seed within its pseudo mask: the target of the CAM, and where it counts (our reading, see the module).
-
-    The target is the seed times the share of its class among the labelled pixels of a position, so 0 on background;
-    the weight is the labelled share, so 0 where everything is void.
-
-    Args:
-        seed: B×K×h×w in [0, 1].
-        pseudo_mask: B×H×W int64.
-
-    Returns:
-        Target B×K×h×w and weight B×1×h×w, in [0, 1], as ``cam_loss`` takes them.
+        B×C×(size), see ``pamr``.
 
     Raises:
         ValueError: the shapes do not go together.
     """
-    expect_maps(seed=seed)
-    if pseudo_mask.ndim != 3 or pseudo_mask.shape[0] != seed.shape[0]:
-        raise ValueError(f"pseudo_mask: expected BxHxW, B = {seed.shape[0]}, got shape {tuple(pseudo_mask.shape)}")
-    shares, known = class_shares(pseudo_mask, seed.shape[1], (seed.shape[2], seed.shape[3]))
-    return seed * shares, known
+    expect_maps(images=images, maps=maps)
+    small = F.interpolate(images, size=size, mode="bilinear", antialias=True)
+    return pamr(small, F.interpolate(maps, size=size, mode="bilinear", align_corners=False))
 
 
 def cam_loss(cam: Tensor, target: Tensor, tags: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Mean absolute difference of the normalised CAM and its target over present classes and positions.
+    """L_rec: mean absolute difference of the normalised CAM and its target over present classes and positions.
 
-    Σ n·|normalize_cam(M) − target| / max(1, Σ n) with n = tag · weight, over pictures, classes and positions.
+    Σ n·|normalize_cam(M) − target| / max(1, Σ n) with n = tag · weight, over images, classes and positions.
 
     Args:
         cam: B×K×h×w raw scores.
-        target: B×K×h×w in [0, 1]; no gradient flows into it.
+        target: B×K×h'×w' in [0, 1], averaged to the CAM's size where it is finer; no gradient flows into it.
         tags: B×K in [0, 1]; a fraction, as some mixing methods leave it, makes its class count as much less.
-        weight: B×1×h×w in [0, 1], how much a position counts; None: all alike.
+        weight: B×1×h×w in [0, 1], how much a position counts (0 in padding); None: all alike.
 
     Returns:
         A scalar in [0, 1], float32 or better; 0 when no class is present.
@@ -164,21 +145,40 @@ def cam_loss(cam: Tensor, target: Tensor, tags: Tensor, weight: Tensor | None = 
     """
     expect_maps(cam=cam, target=target)
     expect_tags(tags, cam)
-    if target.shape != cam.shape:
-        raise ValueError(f"target: expected the cam's {tuple(cam.shape)}, got shape {tuple(target.shape)}")
+    if target.shape[:2] != cam.shape[:2]:
+        raise ValueError(f"target: expected B and K of the cam {tuple(cam.shape)}, got shape {tuple(target.shape)}")
     exact = torch.promote_types(cam.dtype, torch.float32)  # sums over a batch do not fit in half precision
-    counts = tags[:, :, None, None].to(exact).expand_as(cam)
-    if weight is not None:
-        expected = (cam.shape[0], 1, *cam.shape[2:])
-        if weight.shape != expected:
-            raise ValueError(f"weight: expected Bx1xhxw = {expected}, got shape {tuple(weight.shape)}")
-        counts = counts * weight
-    difference = (normalize_cam(cam.to(exact)) - target.detach()).abs() * counts
+    target = F.adaptive_avg_pool2d(target.detach().to(exact), (cam.shape[2], cam.shape[3]))
+    counts = rec_counts(tags.to(exact), cam, weight)
+    difference = (normalize_cam(cam.to(exact)) - target).abs() * counts
     return difference.sum() / counts.sum().clamp(min=1)
 
 
+def rec_counts(tags: Tensor, cam: Tensor, weight: Tensor | None = None) -> Tensor:
+    """How much each entry of the CAM counts in ``cam_loss``: tag · weight.
+
+    Args:
+        tags: B×K in [0, 1].
+        cam: B×K×h×w, for its shape.
+        weight: see ``cam_loss``.
+
+    Returns:
+        B×K×h×w in [0, 1].
+
+    Raises:
+        ValueError: the weight has another shape.
+    """
+    counts = tags[:, :, None, None].expand_as(cam)
+    if weight is None:
+        return counts
+    expected = (cam.shape[0], 1, *cam.shape[2:])
+    if weight.shape != expected:
+        raise ValueError(f"weight: expected Bx1xhxw = {expected}, got shape {tuple(weight.shape)}")
+    return counts * weight
+
+
 def decoder_loss(seg_logits: Tensor, pseudo_mask: Tensor) -> Tensor:
-    """Mean cross entropy over the pixels of the pseudo mask that are not void.
+    """L_seg: mean cross entropy over the pixels of the pseudo mask that are not void.
 
     Args:
         seg_logits: B×(K+1)×h×w; resized to the mask, bilinearly, when of another size.

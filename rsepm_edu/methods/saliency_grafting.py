@@ -64,7 +64,7 @@ def saliency_grafting(
     own = _share(saliency, paste)
     others = _share(saliency[below], ~paste)
     share = torch.where(own + others > 0, own / (own + others), paste.to(exact).mean(dim=(1, 2)))
-    batch = Mixed(images, tags, masks)
+    batch = Mixed.unmixed(images, tags, masks)
     return paste_region(batch, batch.rows(below), paste, share)
 
 

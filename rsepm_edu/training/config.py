@@ -8,8 +8,9 @@ from typing import Any, Literal, Self, get_args
 from rsepm_edu.errors import UserError
 from rsepm_edu.models.backbones import check_backbone
 
-Method = Literal["cam", "puzzle", "rs", "rs+epm"]
-Mixing = Literal["edgepredictmix", "classmix", "cda", "cutmix", "saliency-grafting"]
+Method = Literal["cam", "puzzle", "rs"]
+Mixing = Literal["none", "epm", "classmix", "cda", "cutmix", "saliency-grafting"]
+Crop = Literal["pad", "zoom"]
 Optimizer = Literal["sgd", "adamw"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -18,8 +19,8 @@ WITHOUT_DECODER: tuple[Method, ...] = ("cam", "puzzle")
 
 
 def method_name(method: Method, mixing: Mixing) -> str:
-    """For logs and tables: the method, with another mixing than EPM named in its place, such as rs+cutmix."""
-    return f"rs+{mixing}" if method == "rs+epm" and mixing != "edgepredictmix" else method
+    """For logs, folders and tables: the method with its mixing, such as rs+epm."""
+    return method if mixing == "none" else f"{method}+{mixing}"
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ class TrainConfig(Settings):
     """Settings of single-stage training; sources in brackets ([J]: Jo, Yu & Kim 2022; ours: chosen here)."""
 
     # --- what is learnt
-    method: Method = "rs+epm"  # tags alone (cam, puzzle), with RecurSeed (rs), with mixing too (rs+epm)
+    method: Method = "rs"  # tags alone (cam, puzzle), or with RecurSeed (rs)
+    mixing: Mixing = "epm"  # with rs, from mix_start on: EdgePredictMix [J], what they compare it with, or none
     split: str = "trainaug"  # pictures; only their tags are read, never masks
     seed: int = 0  # of weights, order, crops and mixing
 
@@ -82,46 +84,50 @@ class TrainConfig(Settings):
     weights: str = "imagenet"  # "none", "imagenet" (downloaded) or a file
     output_stride: int = 16  # pixels per position of the CAM [J]
     decoder_channels: int = 256  # width of the decoder [J]
-    decoder_rates: tuple[int, ...] = (6, 12, 18)  # dilations of ASPP [DeepLabv3+ at stride 16]
+    decoder_rates: tuple[int, ...] = (6, 12, 18)  # dilations of ASPP [J]
     separable: bool = False  # light decoder, for CPUs (ours)
     freeze_stages: int = 0  # backbone stages (0-4) that keep their weights (ours, for CPUs)
     freeze_batch_norm: bool = False  # batch norm keeps its statistics: for small batches (ours)
 
     # --- schedule, in epochs
-    epochs: int = 20  # (ours; the authors' number is not known)
-    seed_start: int = 5  # classification alone before this epoch [J]
+    epochs: int = 30  # [J: their slides show t = 5, 15, 30]
+    rs_start: int = 5  # classification alone before this epoch [J]
     mix_start: int = 15  # mixing from this epoch on [J]
 
-    # --- optimiser
-    optimizer: Optimizer = "sgd"  # sgd [Puzzle-CAM]; adamw learns faster from random weights (ours)
-    learning_rate: float = 0.1  # of the backbone (published for Puzzle-CAM, same authors)
-    head_factor: float = 10.0  # new layers learn that much faster [Puzzle-CAM]
-    bias_factor: float = 2.0  # biases learn that much faster [Puzzle-CAM]
-    momentum: float = 0.9  # Nesterov [Puzzle-CAM]; adamw keeps its own (0.9, 0.999)
-    weight_decay: float = 1e-4  # [Puzzle-CAM]
+    # --- optimiser. RS's own is not known: these are of later code of the same authors (DHR, COIN: [H]). Puzzle-CAM's
+    # released code has SGD at 0.1 with weight decay 1e-4, batch 32 and, since it hands the decay over by position, a
+    # momentum of 1e-4 where 0.9 was meant.
+    optimizer: Optimizer = "sgd"  # sgd [H]; adamw learns faster from random weights (ours)
+    learning_rate: float = 1e-3  # of the backbone [H]
+    head_factor: float = 10.0  # new layers learn that much faster [H, Puzzle-CAM]
+    bias_factor: float = 2.0  # biases learn that much faster [H, Puzzle-CAM]
+    momentum: float = 0.9  # of sgd, without Nesterov [H]; adamw keeps its own (0.9, 0.999)
+    weight_decay: float = 4e-5  # [H]
     poly_power: float = 0.9  # learning rate × (1 − step / steps) ^ power [J]
-    batch_size: int = 32  # pictures per optimiser step, of all processes together [Puzzle-CAM]
+    batch_size: int = 16  # pictures per optimiser step, of all processes together [H]
     accumulate: int = 1  # parts a batch is split into, to fit memory
     clip_norm: float = 10.0  # greatest length of the gradient; keeps one bad batch from ending a run (ours)
-    # 0.997 remembers 333 steps, an epoch of VOC; MovingAverage's fast start would not reach 0.999 in that run's 6,600.
-    ema_decay: float = 0.997  # per step, of the averaged weights that are saved and scored [J: EMA; number ours]
+    ema_decay: float = 0.999  # per step, of the averaged weights: the teacher, saved and scored [H; as teacher: ours]
 
     # --- losses
-    cam_weight: float = 1.0  # RS, head A [J]
-    decoder_weight: float = 1.0  # RS, head B [J]
-    mix_tag_weight: float = 1.0  # mixed pictures, classification [J]
-    mix_cam_weight: float = 1.0  # mixed pictures, head A [J]
-    mix_decoder_weight: float = 1.0  # mixed pictures, head B [J]
+    cam_weight: float = 1.0  # L_rec [J]
+    decoder_weight: float = 1.0  # L_seg [J]
+    mix_tag_weight: float = 0.0  # mixed pictures, classification [J: none in the newest figure; 1.0 in April 2022]
+    mix_cam_weight: float = 1.0  # mixed pictures, L_rec [J]
+    mix_decoder_weight: float = 1.0  # mixed pictures, L_seg [J]
     certain: float = 0.55  # conditional filter: foreground from here [J]
     uncertain: float = 0.10  # conditional filter: background up to here [J]
     scg_threshold: float = 0.50  # SCG: cosine similarities below count as 0 [J]
     pamr_stride: int = 4  # pixels per position of PAMR and of the pseudo masks (ours)
     puzzle_alpha: float = 4.0  # method puzzle: weight of the maps' difference, from half of the steps on [Puzzle-CAM]
-    mixing: Mixing = "edgepredictmix"  # of method rs+epm [J; the others: what they compare EPM with]
 
     # --- pictures
-    size: int = 512  # crop, pixels [Puzzle-CAM]
-    scale: tuple[float, float] = (0.35, 1.0)  # share of the picture's area in a crop (ours)
+    size: int = 512  # crop, pixels [J]
+    crop: Crop = (
+        "pad"  # pad: resized as a whole, cut or padded with zeros [J]; zoom: a random part of it, resized (ours)
+    )
+    # pad: long side of the picture, in crops [J: 320 to 640 of 512]; zoom: share of the picture's area (ours)
+    scale: tuple[float, float] = (0.625, 1.25)
     jitter: float = 0.3  # brightness, contrast, saturation, changed on the device (ours)
     workers: int = 8  # processes that read ahead, for each GPU
 
@@ -134,12 +140,15 @@ class TrainConfig(Settings):
     def __post_init__(self) -> None:
         self._choice("method", get_args(Method))
         self._choice("mixing", get_args(Mixing))
+        if self.method in WITHOUT_DECODER and self.mixing != "none":
+            raise UserError(f"mixing: expected none with method {self.method}, got {self.mixing!r}")
+        self._choice("crop", get_args(Crop))
         self._choice("optimizer", get_args(Optimizer))
         self._choice("precision", get_args(Precision))
         check_backbone(self.backbone)
         for name in ("epochs", "batch_size", "accumulate", "size", "decoder_channels", "pamr_stride"):
             self._at_least(name, 1)
-        for name in ("seed_start", "mix_start", "workers", "panel_every", "freeze_stages", "jitter"):
+        for name in ("rs_start", "mix_start", "workers", "panel_every", "freeze_stages", "jitter"):
             self._at_least(name, 0)
         for name in ("cam_weight", "decoder_weight", "mix_tag_weight", "mix_cam_weight", "mix_decoder_weight"):
             self._at_least(name, 0)
@@ -158,11 +167,31 @@ class TrainConfig(Settings):
             raise UserError(
                 f"certain, uncertain: expected 0 <= uncertain < certain <= 1, got {self.certain}, {self.uncertain}"
             )
-        self._check_scale(self.scale)
+        if self.crop == "zoom":
+            self._check_scale(self.scale)
+        elif not 0 < self.scale[0] <= self.scale[1] <= 4:
+            raise UserError(f"scale: expected 0 < smallest <= greatest <= 4 crops, got {self.scale}")
         self._positive("learning_rate")
         self._positive("clip_norm")
         self._share("momentum")
         self._share("ema_decay")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """See ``Settings``; names of an earlier version of the package are understood."""
+        return super().from_dict(_with_names_of_now(values))
+
+
+def _with_names_of_now(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a checkpoint of before ``crop`` and ``rs_start``, as they would be written now."""
+    if "seed_start" not in values:
+        return values
+    now = dict(values)
+    now["rs_start"] = now.pop("seed_start")
+    mixed = now["method"] == "rs+epm"
+    now["method"] = "rs" if mixed else now["method"]
+    now["mixing"] = {"edgepredictmix": "epm"}.get(now["mixing"], now["mixing"]) if mixed else "none"
+    return {"crop": "zoom"} | now
 
 
 PRESETS: dict[str, TrainConfig] = {
@@ -174,7 +203,7 @@ PRESETS: dict[str, TrainConfig] = {
         decoder_rates=(2, 4, 6),
         separable=True,
         epochs=36,
-        seed_start=22,
+        rs_start=22,
         mix_start=31,
         optimizer="adamw",
         learning_rate=3e-3,
@@ -189,6 +218,7 @@ PRESETS: dict[str, TrainConfig] = {
         uncertain=0.35,
         pamr_stride=2,
         size=96,
+        crop="zoom",
         scale=(0.5, 1.0),
         jitter=0.0,
         workers=0,
@@ -201,7 +231,7 @@ PRESETS: dict[str, TrainConfig] = {
         freeze_stages=2,
         freeze_batch_norm=True,
         epochs=10,
-        seed_start=2,
+        rs_start=2,
         mix_start=7,
         # With SGD at 0.01 the first steps of the decoder spoilt the features. ORACLE: seen on masks of `train`.
         optimizer="adamw",
@@ -214,6 +244,8 @@ PRESETS: dict[str, TrainConfig] = {
         scg_threshold=0.7,
         uncertain=0.20,
         size=192,
+        crop="zoom",  # padding would be a third of what these two cores compute
+        scale=(0.35, 1.0),
         jitter=0.0,
         workers=0,
     ),
@@ -221,7 +253,7 @@ PRESETS: dict[str, TrainConfig] = {
     "voc-sample-gpu": TrainConfig(
         backbone="mobilenet_v2",
         epochs=20,
-        seed_start=4,
+        rs_start=4,
         mix_start=14,
         # As in voc-sample-cpu, where they were found.
         optimizer="adamw",
@@ -232,29 +264,30 @@ PRESETS: dict[str, TrainConfig] = {
         batch_size=16,
         ema_decay=0.99,  # 100 of the 162 steps of an epoch
         size=256,
+        crop="zoom",
+        scale=(0.35, 1.0),
         workers=4,
     ),
-    # VOC 2012 trainaug on one large GPU. Not run yet: the published settings where there are any.
+    # VOC 2012 trainaug on one large GPU: what the authors' figures and code give, see the comments above.
     "voc-gpu": TrainConfig(),
-    # The same batch in four parts, for the 16 GB of a T4 and the two cores beside it (Colab); fp16 follows from "auto",
+    # The same batch in two parts, for the 16 GB of a T4 and the two cores beside it (Colab); fp16 follows from "auto",
     # since a T4 has no bf16. Batch norm sees 8 pictures at a time, and mixing finds partners among them (ours).
-    "voc-t4": TrainConfig(accumulate=4, workers=2),
-    # Several GPUs, by torchrun: 32 pictures in all, and readers for each GPU.
+    "voc-t4": TrainConfig(accumulate=2, workers=2),
+    # Several GPUs, by torchrun: 16 pictures in all, and readers for each GPU.
     "voc-multi-gpu": TrainConfig(workers=4),
     # COCO 2014 as get_coco.py lays it out, on one large GPU. The schedule is ours: a quarter of the epochs classifies,
-    # the last quarter mixes, as in voc-gpu; with 2,565 steps an epoch that makes three times voc-gpu's steps.
+    # the last quarter mixes; with 5,130 steps an epoch that makes twice voc-gpu's steps.
     "coco-gpu": TrainConfig(
         split="train",
         epochs=8,
-        seed_start=2,
+        rs_start=2,
         mix_start=6,
-        ema_decay=0.999,  # 1,000 steps, 0.4 of an epoch
     ),
 }
 
 
 def preset(name: str, **changes: Any) -> TrainConfig:
-    """A preset with some settings changed.
+    """A preset with some settings changed; a method that cannot mix does not, unless asked to.
 
     Raises:
         UserError: unknown preset or setting.
@@ -265,4 +298,6 @@ def preset(name: str, **changes: Any) -> TrainConfig:
     unknown = [key for key in changes if key not in known]
     if unknown:
         raise UserError(f"config: expected settings of TrainConfig, got {', '.join(unknown)}")
+    if changes.get("method") in WITHOUT_DECODER:
+        changes = {"mixing": "none"} | changes
     return replace(PRESETS[name], **changes)

@@ -18,9 +18,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from rsepm_edu.errors import UserError
 from rsepm_edu.models.device import resolve_device
+from rsepm_edu.training.step import Term
 
 Result = TypeVar("Result")
-Losses = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def without_exchange(compute: Callable[..., Any], on: bool) -> AbstractContextMa
     return compute.no_sync() if on and isinstance(compute, DistributedDataParallel) else nullcontext()
 
 
-def global_means(world: World, losses: Losses, counts: Losses) -> tuple[Losses, Tensor]:
+def global_means(world: World, terms: dict[str, Term]) -> tuple[dict[str, Tensor], Tensor]:
     """From each process's means to means over the pictures of all.
 
     A mean S / max(1, n) over what is labelled has another n in each process. Their average would weigh pictures by the
@@ -182,17 +182,17 @@ def global_means(world: World, losses: Losses, counts: Losses) -> tuple[Losses, 
 
     Args:
         world: all processes.
-        losses: means by name, with gradients.
-        counts: n by name; a loss without is a mean over pictures, of which all processes have equally many.
+        terms: means with gradients, and n, by name.
 
     Returns:
-        The losses, scaled so that the average of their gradients over processes is the gradient of the global means;
-        and these means, without gradient, in the same order.
+        The losses by name, scaled so that the average of their gradients over processes is the gradient of the global
+        means; and these means, without gradient, in the same order.
     """
+    losses = {name: term.loss for name, term in terms.items()}
     means = torch.stack([loss.detach() for loss in losses.values()])
     if world.size == 1:
         return losses, means
-    here = torch.stack([counts.get(name, torch.ones((), device=means.device)) for name in losses]).double()
+    here = torch.stack([term.count.double() for term in terms.values()])
     sums, everywhere = world.sum(torch.stack([means.double() * here.clamp(min=1), here]))
     shares = (here.clamp(min=1) / everywhere.clamp(min=1)).float()
     scaled = {name: loss * world.size * share for (name, loss), share in zip(losses.items(), shares, strict=True)}

@@ -12,9 +12,9 @@ from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.training.checkpoint import network_from_config
 from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.loop import Trainer
-from rsepm_edu.training.losses import Phase, phase_of
 from rsepm_edu.training.memory import step_memory
 from rsepm_edu.training.optimizer import freeze, set_learning_rate
+from rsepm_edu.training.phases import Phase, phase_of
 
 TRIED_ON_CPU = 4
 """Pictures of a step that is tried on the CPU, where time goes with their number; on a GPU a whole part of a batch."""
@@ -110,7 +110,7 @@ def _try_steps(
     part = share.batch_size // share.accumulate
     count = part if cuda else min(part, TRIED_ON_CPU)
     started = time.perf_counter()
-    images, tags, _ = next(iter(epoch_loader(dataset, batch_size=count, seed=config.seed, epoch=trainer.epoch)))
+    images, tags, boxes, _ = next(iter(epoch_loader(dataset, batch_size=count, seed=config.seed, epoch=trainer.epoch)))
     count = len(images)  # there may be fewer
     reading = (time.perf_counter() - started) / count
     if cuda:
@@ -123,7 +123,7 @@ def _try_steps(
     for phase in phases:
         for _ in range(2):
             started = time.perf_counter()
-            double.step(images, tags, phase, step=0)
+            double.step(images, tags, phase, step=0, boxes=boxes)
             if cuda:
                 torch.cuda.synchronize(device)
             seconds[phase] = (time.perf_counter() - started) / count

@@ -21,6 +21,7 @@ from rsepm_edu.training.checkpoint import load_checkpoint, load_network
 from rsepm_edu.training.config import WITHOUT_DECODER, Method, Mixing, TrainConfig, method_name
 from rsepm_edu.training.keeping import LAST
 from rsepm_edu.training.loop import Trainer, train
+from rsepm_edu.training.mixings import MIXINGS
 
 LABELS = {
     "cam": "CAM",
@@ -34,20 +35,13 @@ HEADS = {
     "decoder+pamr": "decoder + PAMR",
     "decoder (arg-max)": "decoder, arg-max",
 }
-MIXINGS: dict[Mixing, str] = {
-    "edgepredictmix": "EPM",
-    "classmix": "ClassMix",
-    "cda": "CDA",
-    "cutmix": "CutMix",
-    "saliency-grafting": "Saliency Grafting",
-}
+Branch = tuple[Method, Mixing]
 
-EPM: Mixing = "edgepredictmix"
-ABLATION: tuple[tuple[Method, Mixing], ...] = (("cam", EPM), ("rs", EPM), ("rs+epm", EPM))
+ABLATION: tuple[Branch, ...] = (("cam", "none"), ("rs", "none"), ("rs", "epm"))
 """Classification alone, RS, and RS+EPM."""
-PUZZLE: tuple[tuple[Method, Mixing], ...] = (("cam", EPM), ("puzzle", EPM))
+PUZZLE: tuple[Branch, ...] = (("cam", "none"), ("puzzle", "none"))
 """Puzzle-CAM beside classification alone."""
-EVERY_MIXING: tuple[tuple[Method, Mixing], ...] = (("rs", EPM), *(("rs+epm", mixing) for mixing in MIXINGS))
+EVERY_MIXING: tuple[Branch, ...] = (("rs", "none"), *(("rs", mixing) for mixing in MIXINGS))
 """Every mixing on top of RS."""
 
 
@@ -69,8 +63,8 @@ class Experiment:
     choose: int = PICTURES
     progress: bool = True
 
-    def rows(self, network: SingleStageNetwork, method: Method) -> list[Row]:
-        """The table's rows for a network that was trained as far as ``method``, at oracle θ and at θ without masks."""
+    def rows(self, network: SingleStageNetwork, method: Method, mixing: Mixing = "none") -> list[Row]:
+        """The table's rows for a network that was trained so far, at oracle θ and at θ without masks."""
         dataset = VocDataset(self.root, self.split, masks=True)
         dataset.names = dataset.names[: self.pictures]
         settings: dict[str, Any] = {
@@ -86,7 +80,7 @@ class Experiment:
         if method in WITHOUT_DECODER:
             prefix = {"cam": "", "puzzle": "Puzzle-"}[method]
             return [replace(row, method=prefix + LABELS[row.method]) for row in rows]
-        prefix = {"rs": "RS", "rs+epm": f"RS + {MIXINGS[self.config.mixing]}"}[method]
+        prefix = "RS" if mixing == "none" else f"RS + {MIXINGS[mixing].label}"
         return [replace(row, method=f"{prefix} ({HEADS[row.method]})") for row in rows if row.method in HEADS]
 
 
@@ -94,68 +88,78 @@ def full_run(experiment: Experiment, out: Path, *, resume: bool = False, **optio
     """Train the full method once and score the averaged network at the end of every phase.
 
     Returns:
-        Rows for CAM and its refinements, RS, and RS+EPM; those of the earlier phases had fewer epochs than the last.
+        Rows for CAM and its refinements, RS, and RS with mixing; those of the earlier phases had fewer epochs than the
+        last.
     """
     config = experiment.config
-    ends: dict[int, Method] = {config.seed_start: "cam", config.mix_start: "rs", config.epochs: "rs+epm"}
+    ends: dict[int, Branch] = {
+        config.rs_start: ("cam", "none"),
+        config.mix_start: ("rs", "none"),
+        config.epochs: (config.method, config.mixing),
+    }
     rows: list[Row] = []
 
     def score(trainer: Trainer, row: dict[str, Any]) -> None:
         if trainer.epoch in ends:
-            rows.extend(experiment.rows(trainer.average.network, ends[trainer.epoch]))
+            rows.extend(experiment.rows(trainer.average.network, *ends[trainer.epoch]))
 
     train(config, experiment.root, out, resume=resume, on_epoch=score, **options)
     return rows
 
 
-def ablation(
-    experiment: Experiment, out: Path, branches: Sequence[tuple[Method, Mixing]] = ABLATION, **options: Any
-) -> list[Row]:
+def ablation(experiment: Experiment, out: Path, branches: Sequence[Branch] = ABLATION, **options: Any) -> list[Row]:
     """Train several methods for the same number of epochs each, and score them all.
 
     What two of them share is trained once. What is there already is kept, so that a stopped ablation goes on.
 
     Args:
         out: folder; a run of each method in a folder of its own below it.
-        branches: method, and how it mixes if it does.
+        branches: method, and how it mixes.
         options: passed on to ``train``.
     """
     rows: list[Row] = []
-    for method, mixing in branches:
-        branch = replace(experiment, config=replace(experiment.config, mixing=mixing))
-        network = load_network(train_branch(branch, out, method, **options))
-        rows += branch.rows(network.to(resolve_device(options.get("device"))), method)
+    for branch in branches:
+        network = load_network(train_branch(experiment, out, branch, **options))
+        rows += experiment.rows(network.to(resolve_device(options.get("device"))), *branch)
     return rows
 
 
-def train_branch(experiment: Experiment, out: Path, method: Method, **options: Any) -> Path:
+def train_branch(experiment: Experiment, out: Path, branch: Branch, **options: Any) -> Path:
     """Train one method, unless that is done; epochs that it shares with a shorter method come from that one's run.
 
     Args:
         out: folder; the run lies in a folder of its own below it, named after the method.
+        branch: method, and how it mixes.
         options: passed on to ``train``.
 
     Returns:
         The checkpoint at its end.
     """
-    config = replace(experiment.config, method=method, checkpoint_every=1)
-    folder = out / method_name(method, config.mixing)
+    method, mixing = branch
+    config = replace(experiment.config, method=method, mixing=mixing, checkpoint_every=1)
+    folder = out / method_name(method, mixing)
     last = folder / LAST
-    shorter: dict[Method, tuple[Method, int]] = {"rs": ("cam", config.seed_start), "rs+epm": ("rs", config.mix_start)}
-    if method in shorter and not last.is_file():
-        parent, start = shorter[method]
-        branch = branch_point(train_branch(experiment, out, parent, **options).parent, start)
+    parent, start = _parent(config)
+    if parent is not None and not last.is_file():
+        before = branch_point(train_branch(experiment, out, parent, **options).parent, start)
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(branch, last)
-    branches = [start for parent, start in shorter.values() if parent == method]
+        shutil.copyfile(before, last)
+    branches = {("cam", "none"): config.rs_start, ("rs", "none"): config.mix_start}
 
     def keep_branch(trainer: Trainer, row: dict[str, Any]) -> None:
-        if trainer.epoch in branches:
+        if trainer.epoch == branches.get(branch):
             shutil.copyfile(last, branch_point(folder, trainer.epoch))
 
     if not last.is_file() or load_checkpoint(last).epoch < config.epochs:
         train(config, experiment.root, folder, resume=last.is_file(), on_epoch=keep_branch, **options)
     return last
+
+
+def _parent(config: TrainConfig) -> tuple[Branch | None, int]:
+    """The shorter method that a run shares its first epochs with, and how many."""
+    if config.mixing != "none":
+        return ("rs", "none"), config.mix_start
+    return (("cam", "none"), config.rs_start) if config.method == "rs" else (None, 0)
 
 
 def branch_point(folder: Path, epoch: int) -> Path:

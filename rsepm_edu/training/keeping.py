@@ -11,7 +11,7 @@ from rsepm_edu.errors import UserError
 from rsepm_edu.files import atomic_path
 from rsepm_edu.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from rsepm_edu.training.config import TrainConfig
-from rsepm_edu.training.losses import phase_of
+from rsepm_edu.training.phases import phase_of
 
 LAST = "last.pt"
 # Settings that change how a run is carried out, not what it computes: these may differ when it is resumed. (accumulate

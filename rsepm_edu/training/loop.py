@@ -19,11 +19,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from rsepm_edu.data.loading import batches_of, derive_seed, epoch_loader
-from rsepm_edu.data.transforms import change_colours, draw_colours, normalise, training_transform
+from rsepm_edu.data.transforms import change_colours, draw_colours, inside_boxes, normalise, training_transform
 from rsepm_edu.data.voc import Sample, VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.files import atomic_write_text
-from rsepm_edu.methods.puzzle import alpha_at, merge, tile
+from rsepm_edu.methods.puzzle import alpha_at
 from rsepm_edu.models.network import Outputs, SingleStageNetwork
 from rsepm_edu.models.synced_norm import synchronise_batch_norm
 from rsepm_edu.training.checkpoint import Checkpoint, network_from_config
@@ -31,16 +31,6 @@ from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.distributed import World, global_means, joined, replicate, without_exchange
 from rsepm_edu.training.interruption import StopRequests
 from rsepm_edu.training.keeping import LAST, Keeper, Resume, find_previous
-from rsepm_edu.training.losses import (
-    Phase,
-    mean_counts,
-    mix,
-    mixed_losses,
-    phase_of,
-    plain_losses,
-    puzzle_losses,
-    refine,
-)
 from rsepm_edu.training.memory import memory_advice
 from rsepm_edu.training.optimizer import (
     MovingAverage,
@@ -49,7 +39,9 @@ from rsepm_edu.training.optimizer import (
     set_learning_rate,
     training_mode,
 )
+from rsepm_edu.training.phases import Phase, phase_of
 from rsepm_edu.training.report import TrainingLog
+from rsepm_edu.training.step import Batch, Target, Term, step_terms, teacher_targets
 
 
 class NotFiniteError(RuntimeError):
@@ -79,7 +71,7 @@ class Trainer:
         self.classes = classes
         self.device = device
         self.world = world or World(device)
-        self.compute: Callable[..., tuple[dict[str, Tensor], dict[str, Tensor]]] = self._losses
+        self.compute: Callable[..., dict[str, Term]] = self._terms
         torch.manual_seed(derive_seed(config.seed, "weights"))
         with self.world.one_voice():
             # Rank 0 alone looks for weights; the others get them from it.
@@ -90,7 +82,7 @@ class Trainer:
         self.network = network.to(device).to(memory_format=torch.channels_last)
         freeze(self.network, config)
         if self.world.size > 1:
-            self.compute = replicate(self.network, self._losses)
+            self.compute = replicate(self.network, self._terms)
         self.average = MovingAverage(self.network, config.ema_decay)
         self.optimizer = make_optimizer(self.network, config)
         self.precision = resolve_precision(config.precision, device)
@@ -121,7 +113,16 @@ class Trainer:
             totals=dict(self.totals),
         )
 
-    def step(self, images: Tensor, tags: Tensor, phase: Phase, *, step: int, alpha: float = 0.0) -> dict[str, float]:
+    def step(
+        self,
+        images: Tensor,
+        tags: Tensor,
+        phase: Phase,
+        *,
+        step: int,
+        alpha: float = 0.0,
+        boxes: Tensor | None = None,
+    ) -> dict[str, float]:
         """One optimiser step on a batch of uint8 images, or on this process's share of one.
 
         Mixing pairs pictures that are in the same share, and part of it; dropout differs from process to process.
@@ -132,6 +133,7 @@ class Trainer:
             phase: what is on.
             step: number of the step in the whole run, which fixes every random draw in it.
             alpha: weight of Puzzle-CAM's loss in this step, see ``alpha_at``; only its phase asks for it.
+            boxes: B×4 int64, where in its crop each picture lies (see ``pad_crop``); None: it fills the crop.
 
         Returns:
             The weighted loss terms, over the pictures of all processes.
@@ -145,13 +147,13 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         parts = self.config.accumulate
         means: dict[str, float] = defaultdict(float)
-        pieces = list(zip(images.chunk(parts), tags.chunk(parts), strict=True))
-        for number, (part_images, part_tags) in enumerate(pieces, start=1):
-            share = len(part_tags) / len(tags)
+        if boxes is None:
+            boxes = torch.tensor([0, 0, images.shape[2], images.shape[3]]).expand(len(images), 4)
+        pieces = list(zip(images.chunk(parts), tags.chunk(parts), boxes.chunk(parts), strict=True))
+        for number, piece in enumerate(pieces, start=1):
+            share = len(piece[0]) / len(images)
             with without_exchange(self.compute, number < len(pieces)):
-                losses, values = global_means(
-                    self.world, *self.compute(part_images, part_tags, phase, generator, alpha)
-                )
+                losses, values = global_means(self.world, self.compute(*piece, phase, generator, alpha))
                 for name, value in zip(losses, values.tolist(), strict=True):
                     if not math.isfinite(value):
                         raise NotFiniteError(f"loss term {name!r} is {value} at step {step}")
@@ -166,34 +168,22 @@ class Trainer:
         self.average.update(self.network, step)
         return dict(means)
 
-    def _losses(
-        self, images: Tensor, tags: Tensor, phase: Phase, generator: torch.Generator, alpha: float
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Losses, and for several processes over how much they are means, as ``global_means`` takes both."""
-        images = normalise(images.to(self.device, non_blocking=True))
-        images = images.to(memory_format=torch.channels_last)
-        tags = tags.to(self.device, non_blocking=True)
-        outputs = self._forward(self.network, images, decode=phase.refine)
-        if phase.puzzle:
-            tiles = self._forward(self.network, tile(images), decode=False)
-            merged = merge(tiles.cam.float(), size=(outputs.cam.shape[2], outputs.cam.shape[3]))
-            return puzzle_losses(outputs, merged, tags, alpha=alpha), {}
-        if not phase.refine:
-            return plain_losses(self.config, outputs, tags, None), {}
-        with torch.no_grad():  # the average is the calmer teacher: see methods/recurseed.py
-            teacher = self._forward(self.average.network, images, decode=phase.mix)
-        refined = refine(self.config, images, teacher, tags)
-        losses, counts = plain_losses(self.config, outputs, tags, refined), dict[str, Tensor]()
-        if self.world.size > 1:
-            counts["cam"], counts["decoder"] = mean_counts(tags, refined.pseudo_mask, outputs)
-        if phase.mix:
-            assert teacher.seg_logits is not None
-            mixed = mix(self.config, images, tags, teacher.seg_logits, generator=generator)
-            outputs = self._forward(self.network, mixed.images, decode=True)
-            losses |= mixed_losses(self.config, outputs, mixed)
-            if self.world.size > 1:
-                counts["mix_cam"], counts["mix_decoder"] = mean_counts(mixed.tags, mixed.pseudo_masks, outputs)
-        return losses, counts
+    def _terms(
+        self, images: Tensor, tags: Tensor, boxes: Tensor, phase: Phase, generator: torch.Generator, alpha: float
+    ) -> dict[str, Term]:
+        """``step_terms`` of one part of a batch, as it comes from the reader."""
+        images, tags, boxes = (t.to(self.device, non_blocking=True) for t in (images, tags, boxes))
+        inside = inside_boxes(boxes, (images.shape[2], images.shape[3]))
+        images = (normalise(images) * inside).to(memory_format=torch.channels_last)
+        teacher = partial(self._forward, self.average.network)
+
+        def targets(batch: Batch) -> list[Target]:
+            return teacher_targets(self.config, phase, batch, teacher=teacher, generator=generator)
+
+        student = partial(self._forward, self.network)
+        return step_terms(
+            self.config, phase, Batch(images, tags, inside), student=student, targets=targets, alpha=alpha
+        )
 
     def _forward(self, network: SingleStageNetwork, images: Tensor, *, decode: bool) -> Outputs:
         enabled = self.precision != torch.float32
@@ -334,19 +324,21 @@ def _between_steps(trainer: Trainer, keeper: Keeper | None, requests: StopReques
 
 
 def training_dataset(config: TrainConfig, root: str | Path) -> VocDataset:
-    """The pictures of a run: each item a crop (3×S×S uint8), its tags (K), and its factors for ``change_colours`` (3).
+    """The pictures of a run, each a crop (3×S×S uint8), its tags (K), where in the crop the picture lies (4, see
+    ``pad_crop``), and its factors for ``change_colours`` (3).
 
     Raises:
         UserError: see ``VocDataset``.
     """
-    transform = training_transform(config.size, scale=config.scale)
-    return VocDataset(root, config.split, transform=partial(_image_tags_colours, transform, config.jitter))
+    transform = training_transform(config.crop, config.size, scale=config.scale)
+    return VocDataset(root, config.split, transform=partial(_item, transform, config.jitter))
 
 
-def _image_tags_colours(
-    transform: Callable[[Tensor], Tensor], jitter: float, sample: Sample
-) -> tuple[Tensor, Tensor, Tensor]:
-    return transform(sample["image"]), sample["tags"], draw_colours(jitter)
+def _item(
+    transform: Callable[[Tensor], tuple[Tensor, Tensor]], jitter: float, sample: Sample
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    image, box = transform(sample["image"])
+    return image, sample["tags"], box, draw_colours(jitter)
 
 
 def _run_epoch(
@@ -377,13 +369,13 @@ def _run_epoch(
         disable=not (progress and world.is_main),
         leave=False,
     )
-    for images, tags, colours in bar:
+    for images, tags, boxes, colours in bar:
         if config.jitter:
             images = change_colours(images.to(trainer.device, non_blocking=True), colours)
         step, steps = epoch * batches + trainer.batch, config.epochs * batches
         rate = set_learning_rate(trainer.optimizer, config, step=step, steps=steps)
         alpha = alpha_at(step, steps, most=config.puzzle_alpha)
-        losses = trainer.step(images, tags, phase, step=step, alpha=alpha)
+        losses = trainer.step(images, tags, phase, step=step, alpha=alpha, boxes=boxes)
         trainer.batch += 1
         for name, value in losses.items():
             trainer.totals[name] = trainer.totals.get(name, 0.0) + value / batches

@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 
 from rsepm_edu.errors import UserError
-from rsepm_edu.methods.mixing import Mixed
-from rsepm_edu.methods.puzzle import merge, tile
-from rsepm_edu.methods.recurseed import Refined
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.training.config import TrainConfig
-from rsepm_edu.training.losses import Phase, mixed_losses, plain_losses, puzzle_losses
+from rsepm_edu.training.phases import Phase
+from rsepm_edu.training.step import Batch, Target, step_terms
 
 
 def step_memory(config: TrainConfig, network: SingleStageNetwork, phase: Phase, precision: torch.dtype) -> int:
@@ -41,7 +39,7 @@ def step_memory(config: TrainConfig, network: SingleStageNetwork, phase: Phase, 
 def kept_for_backward(config: TrainConfig, network: SingleStageNetwork, phase: Phase, precision: torch.dtype) -> int:
     """Bytes that autograd keeps of one part of a batch until the backward pass, weights not among them.
 
-    The forward passes and losses of ``Trainer.step`` are gone through on the meta device, where tensors have shapes and
+    The step itself is gone through (``step_terms``) on the meta device, where tensors have shapes and
     no values: nothing is computed. See ``step_memory`` for the arguments.
     """
     twin = copy.deepcopy(network).to("meta").to(precision).train()
@@ -54,33 +52,28 @@ def kept_for_backward(config: TrainConfig, network: SingleStageNetwork, phase: P
             kept[storage._cdata] = storage
         return tensor
 
+    def targets(batch: Batch) -> list[Target]:
+        small = max(1, config.size // config.pamr_stride)
+        plain = _target(batch, small, small)
+        return [plain, _target(batch, small, config.size)] if phase.mix else [plain]
+
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), torch.device("meta"):
-        losses = _losses(config, twin, phase, precision)
-    assert losses  # until here they hold what was counted
+        terms = step_terms(config, phase, _batch(config, twin, precision), student=twin, targets=targets, alpha=1.0)
+    assert terms  # until here they hold what was counted
     return sum(storage.nbytes() for storage in kept.values())
 
 
-def _losses(
-    config: TrainConfig, network: SingleStageNetwork, phase: Phase, precision: torch.dtype
-) -> dict[str, Tensor]:
-    """Those of ``Trainer.step`` for targets of the right shapes, on the device that is the default."""
-    count, classes, side = config.batch_size // config.accumulate, network.num_classes, config.size
-    images, tags = torch.empty(count, 3, side, side, dtype=precision), torch.empty(count, classes)
-    outputs = network(images, decode=phase.refine)
-    if phase.puzzle:
-        tiles = network(tile(images), decode=False)
-        merged = merge(tiles.cam.float(), size=(outputs.cam.shape[2], outputs.cam.shape[3]))
-        return puzzle_losses(outputs, merged, tags, alpha=1.0)
-    if not phase.refine:
-        return plain_losses(config, outputs, tags, None)
-    small = max(1, side // config.pamr_stride)
-    seed = torch.empty(count, classes, small, small)
-    pseudo_mask = torch.empty(count, small, small, dtype=torch.int64)
-    losses = plain_losses(config, outputs, tags, Refined(torch.empty(outputs.cam.shape), seed, pseudo_mask))
-    if phase.mix:
-        mixed = Mixed(images, tags, torch.empty(count, side, side, dtype=torch.int64))
-        losses |= mixed_losses(config, network(images, decode=True), mixed)
-    return losses
+def _batch(config: TrainConfig, network: SingleStageNetwork, precision: torch.dtype) -> Batch:
+    """One part of a batch, of the right shapes."""
+    count, side = config.batch_size // config.accumulate, config.size
+    images = torch.empty(count, 3, side, side, dtype=precision)
+    return Batch(images, torch.empty(count, network.num_classes), torch.empty(count, 1, side, side))
+
+
+def _target(batch: Batch, maps: int, mask: int) -> Target:
+    """A target of the right shapes, with maps and mask of so many pixels a side."""
+    count, classes = batch.tags.shape
+    return Target(batch, torch.empty(count, classes, maps, maps), torch.empty(count, mask, mask, dtype=torch.int64))
 
 
 @contextmanager

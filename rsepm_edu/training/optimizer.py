@@ -46,7 +46,7 @@ def training_mode(network: SingleStageNetwork, config: TrainConfig) -> None:
 
 
 def make_optimizer(network: nn.Module, config: OptimizerSettings) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum, or AdamW, in the four groups published for Puzzle-CAM.
+    """SGD with momentum, or AdamW, in the four groups published for Puzzle-CAM.
 
     Backbone weights learn at the learning rate, biases ``bias_factor`` times as fast and without decay; both
     ``head_factor`` times as fast in the new layers, which are all that the network has beside its ``backbone``.
@@ -63,7 +63,7 @@ def make_optimizer(network: nn.Module, config: OptimizerSettings) -> torch.optim
         options.append({"params": parameters, "factor": factor, "weight_decay": decay})
     if config.optimizer == "adamw":
         return torch.optim.AdamW(options, lr=config.learning_rate)
-    return torch.optim.SGD(options, lr=config.learning_rate, momentum=config.momentum, nesterov=config.momentum > 0)
+    return torch.optim.SGD(options, lr=config.learning_rate, momentum=config.momentum)
 
 
 class Schedule(Protocol):

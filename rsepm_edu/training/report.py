@@ -13,7 +13,7 @@ from rsepm_edu.data.transforms import normalise
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.files import atomic_write_text
 from rsepm_edu.methods.cam import normalize_cam
-from rsepm_edu.training.losses import refine
+from rsepm_edu.training.step import Batch, refine
 from rsepm_edu.viz.panels import PanelSample, save_panel
 
 if TYPE_CHECKING:  # the loop imports this module
@@ -86,7 +86,7 @@ def panel_samples(trainer: "Trainer", dataset: VocDataset) -> list[PanelSample]:
         image = read_square(dataset, index, trainer.config.size)
         images = normalise(image[None].to(trainer.device))
         outputs = trainer.average.network(images)
-        refined = refine(trainer.config, images, outputs, tags)
+        refined = refine(trainer.config, Batch(images, tags, torch.ones_like(images[:, :1])), outputs)
         assert outputs.seg_logits is not None
         size = image.shape[1:]
         allowed = F.pad(tags, (1, 0), value=1)[:, :, None, None] > 0
@@ -96,7 +96,7 @@ def panel_samples(trainer: "Trainer", dataset: VocDataset) -> list[PanelSample]:
                 image=image,
                 name=name,
                 cam=_enlarge(normalize_cam(outputs.cam, tags), size),
-                seed=_enlarge(refined.refined_seed, size),
+                seed=_enlarge(refined.rs_map, size),
                 pseudo_mask=_nearest(refined.pseudo_mask, size),
                 decoder=_nearest(seg.argmax(1), size),
                 truth=_truth(dataset, index, size),
