@@ -30,14 +30,14 @@ CREATURES_RS_FILM = "creatures_rs_film"
 class Frame(NamedTuple):
     """The state after one epoch, for P pictures.
 
-    cam, seed: P×K×h×w in [0, 1]; the normalised map, and SCG of it. refined_seed: P×K×S×S, PAMR of that, stretched.
-    pseudo_mask: P×S×S int64, its conditional filter: the decoder's target in the epoch that follows. probabilities:
+    cam, scg_map: P×K×h×w in [0, 1]; the normalised map, and SCG of it. rs_map: P×K×S×S, PAMR of that, stretched: the
+    CAM's target in the epoch that follows. pseudo_mask: P×S×S int64, its conditional filter: the decoder's. probabilities:
     P×(K+1)×S×S, the decoder's, absent classes left out.
     """
 
     cam: Tensor
-    seed: Tensor
-    refined_seed: Tensor
+    scg_map: Tensor
+    rs_map: Tensor
     pseudo_mask: Tensor
     probabilities: Tensor
 
@@ -51,8 +51,8 @@ class Film(NamedTuple):
     epochs: tuple[int, ...]
     tags: Tensor
     cam: Tensor
-    seed: Tensor
-    refined_seed: Tensor
+    scg_map: Tensor
+    rs_map: Tensor
     pseudo_mask: Tensor
     probabilities: Tensor
 
@@ -99,8 +99,8 @@ def save_film(path: str | os.PathLike[str], epochs: Sequence[int], tags: Tensor,
             epochs=np.asarray(epochs, np.int64),
             tags=tags.to(torch.uint8).numpy(),
             cam=present([frame.cam for frame in frames], 255),
-            seed=present([frame.seed for frame in frames], 255),
-            refined_seed=present([frame.refined_seed for frame in frames], 51),
+            scg_map=present([frame.scg_map for frame in frames], 255),
+            rs_map=present([frame.rs_map for frame in frames], 51),
             pseudo_mask=torch.stack([frame.pseudo_mask for frame in frames]).to(torch.uint8).numpy(),
             foreground=present([frame.probabilities[:, 1:] for frame in frames], 51),
         )
@@ -136,8 +136,8 @@ def _read(path: Path) -> Film:
         tuple(arrays["epochs"].tolist()),
         tags,
         spread(arrays["cam"]),
-        spread(arrays["seed"]),
-        spread(arrays["refined_seed"]),
+        spread(arrays["scg_map"]),
+        spread(arrays["rs_map"]),
         arrays["pseudo_mask"].long(),
         torch.cat([background, foreground], dim=2),
     )

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from rsepm_edu.course.exercises.exercise import Exercise
 from rsepm_edu.labels import VOID
-from rsepm_edu.methods.edgepredictmix import meet
+from rsepm_edu.methods.edgepredictmix import majority_labels
 from rsepm_edu.methods.mixing import label_counts, shown_classes
 
 
@@ -21,18 +21,9 @@ def strength(grey: Tensor) -> Tensor:
     return across.abs() + down.abs()
 
 
-def arrival(inside: Tensor, free: Tensor) -> Tensor:
-    """HxW: the step in which a front from inside reaches each pixel through free ones; 0 inside, -1 for never."""
-    region, nothing = inside[None], torch.zeros_like(inside)[None]
-    steps, step = torch.where(inside, 0, -1), 0
-    while True:
-        step += 1
-        grown, _ = meet(region, nothing, free[None] & ~region, steps=1)
-        new = (grown & ~region)[0]
-        if not new.any():
-            return steps
-        steps[new] = step
-        region = grown
+def majority(regions: Tensor, labels: Tensor) -> Tensor:
+    """HxW: at each pixel the most frequent label of its region, of equally many the smallest; 255 where regions is 0."""
+    return majority_labels(regions[None], labels[None])[0]
 
 
 def share_left(mask_a: Tensor, mask_b: Tensor, chosen: Tensor) -> Tensor:
@@ -47,16 +38,13 @@ def _pictures(generator: Generator) -> list[tuple[Any, ...]]:
     return [(torch.randint(0, 256, size, generator=generator),) for size in ((3, 4), (11, 8))]
 
 
-def _fronts(generator: Generator) -> list[tuple[Any, ...]]:
-    cases = []
-    for height, width, share in ((4, 5, 0.9), (15, 18, 0.7)):
-        free = torch.rand(height, width, generator=generator) < share
-        inside = torch.zeros_like(free)
-        inside[height // 2, width // 2] = True
-        cases.append((inside, free & ~inside))
-    cases[1][0][0, 0] = True  # two starts; the first pixel of this case is one of them
-    cases[1][1][0, 0] = False
-    return cases
+def _regions(generator: Generator) -> list[tuple[Any, ...]]:
+    def case(height: int, width: int, regions: int, classes: int) -> tuple[Any, ...]:
+        numbers = torch.randint(0, regions + 1, (height, width), generator=generator)
+        labels = torch.tensor([*range(classes + 1), VOID])
+        return numbers, labels[torch.randint(0, len(labels), (height, width), generator=generator)]
+
+    return [case(3, 4, 2, 1), case(12, 15, 9, 3)]
 
 
 def _masks(generator: Generator) -> list[tuple[Any, ...]]:
@@ -71,6 +59,6 @@ def _masks(generator: Generator) -> list[tuple[Any, ...]]:
 
 EXERCISES: dict[str, Exercise] = {
     "08.strength": Exercise(strength, _pictures, tolerance=0),
-    "08.arrival": Exercise(arrival, _fronts, tolerance=0),
+    "08.majority": Exercise(majority, _regions, tolerance=0),
     "08.share_left": Exercise(share_left, _masks),
 }

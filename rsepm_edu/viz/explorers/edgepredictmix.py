@@ -1,4 +1,4 @@
-"""Explore EdgePredict: move CF's thresholds and Canny's levels, see to which side the uncertain zone falls."""
+"""Explore EdgePredict: move CF's thresholds and Canny's levels, see which label the regions between edges get."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,11 @@ import torch
 from PIL import Image
 
 from rsepm_edu.labels import VOID
-from rsepm_edu.methods.edgepredictmix import canny_edges, meet
+from rsepm_edu.methods.edgepredictmix import edge_predict, edge_regions
 from rsepm_edu.viz.explorers.explorer import EXTRA, MISSED, RIGHT, Explorer, compose, enlarge, outline
 from rsepm_edu.viz.panels import Array, Picture, judge, overlay, picture, verdict
 
 ZONES = {"object": (230, 159, 0), "not": (60, 60, 60), "uncertain": (190, 190, 190), "edge": (0, 114, 178)}
-STEPS = 32
 WIDEST = 510  # of Canny's gradient, of which a whole step from 0 to 1 makes 1020
 
 
@@ -26,8 +25,8 @@ def edge_predict_explorer(
     *,
     certain: float = 0.55,
     uncertain: float = 0.10,
-    low: int = 20,
-    high: int = 60,
+    low: int = 10,
+    high: int = 100,
 ) -> "EdgePredictExplorer":
     """Explore what EdgePredict makes of the probability map of one class.
 
@@ -88,14 +87,16 @@ class EdgePredictExplorer(Explorer):
         return f"EdgePredictExplorer({self.choice.label}, CF {uncertain:.2f} to {certain:.2f}, Canny {low} to {high})"
 
     def regions(self) -> dict[str, npt.NDArray[np.bool_]]:
-        """Bool HxW: `inside` and `outside` by CF, the `edge`, and both sides after the walk (`object`, `rest`)."""
+        """Bool HxW: `inside` and `outside` by CF, the `edge`, and what EdgePredict calls `object` and `rest`."""
         (uncertain, certain), (low, high) = self.thresholds.value, self.levels.value
+        uncertain = min(uncertain, certain - 1e-6)  # both sliders at one place: object wins
         values = self._maps[int(self.choice.value)][None]
-        inside, outside = values >= certain, values <= uncertain
-        outside &= ~inside  # both sliders at one place: object wins
-        edge = canny_edges(values, low=low, high=high)
-        ends = meet(inside, outside, ~inside & ~outside & ~edge, steps=STEPS)
-        parts = (inside, outside, edge, *ends)
+        both = torch.stack([1 - values, values], dim=1)
+        labels = edge_predict(
+            both, torch.ones(1, 1), certain=certain, uncertain=max(0.0, uncertain), low=low, high=high
+        )
+        edge = edge_regions(values, low=low, high=high) == 0
+        parts = (values >= certain, values <= uncertain, edge, labels == 1, labels == 0)
         names = ("inside", "outside", "edge", "object", "rest")
         return {name: part[0].numpy() for name, part in zip(names, parts, strict=True)}
 
@@ -112,7 +113,7 @@ class EdgePredictExplorer(Explorer):
             tile[animal] = 255
         counted = self._truth != VOID
         cf = (parts["inside"] | parts["outside"])[counted].mean()
-        walked = (parts["object"] | parts["rest"])[counted].mean()
+        decided = (parts["object"] | parts["rest"])[counted].mean()
         shares = [int(part.sum()) for part in judge(parts["object"], self._truth, label)]
         union = max(1, sum(shares))
         texts = ("IoU {:.2f}", "FP {:.2f}", "FN {:.2f}")
@@ -120,7 +121,7 @@ class EdgePredictExplorer(Explorer):
             (text.format(n / union), colour)
             for text, n, colour in zip(texts, shares, (RIGHT, EXTRA, MISSED), strict=True)
         ]
-        captions = ["probability", f"CF decides {cf:.0%}; edges blue", f"after the walk {walked:.0%}", "called object"]
+        captions = ["probability", f"CF decides {cf:.0%}; edges blue", f"EP decides {decided:.0%}", "called object"]
         return compose(tiles, captions, legend)
 
     def _zones(

@@ -19,7 +19,7 @@ COLOURS = (RIGHT, EXTRA, MISSED)
 class Recursion(Protocol):
     """The state of P pictures after each of T epochs, such as a `Film` of `rsepm_edu.course.film`.
 
-    epochs: T names or numbers. tags: P×K in {0, 1}. cam, seed: T×P×K×h×w in [0, 1]. pseudo_mask: T×P×S×S int64.
+    epochs: T names or numbers. tags: P×K in {0, 1}. cam: T×P×K×h×w, rs_map: T×P×K×S×S in [0, 1]. pseudo_mask: T×P×S×S int64.
     probabilities: T×P×(K+1)×S×S, background first, absent classes zero.
     """
 
@@ -30,7 +30,7 @@ class Recursion(Protocol):
     @property
     def cam(self) -> Tensor: ...
     @property
-    def seed(self) -> Tensor: ...
+    def rs_map(self) -> Tensor: ...
     @property
     def pseudo_mask(self) -> Tensor: ...
     @property
@@ -102,7 +102,8 @@ class RecurSeedExplorer(Explorer):
         size = (truth.shape[0], truth.shape[1])
         pseudo = F.interpolate(film.pseudo_mask[t, p][None, None].float(), size=size)[0, 0].long().numpy()  # nearest
         maps = [
-            F.interpolate(maps[t, p, k][None, None], size=size, mode="bilinear")[0, 0] for maps in (film.cam, film.seed)
+            F.interpolate(maps[t, p, k][None, None], size=size, mode="bilinear")[0, 0]
+            for maps in (film.cam, film.rs_map)
         ]
         probabilities = F.interpolate(film.probabilities[t, p][None], size=size, mode="bilinear")[0]
         mask = (probabilities.argmax(dim=0) == k + 1).numpy()
@@ -114,7 +115,7 @@ class RecurSeedExplorer(Explorer):
         right = (labelled & (pseudo == truth)).sum() / max(1, labelled.sum())
         captions = [
             f"epoch {film.epochs[t]}: CAM",
-            "its target before holding: SCG",
+            "its target: M_rs",
             f"pseudo mask: {labelled.sum() / counted.sum():.0%} labelled, {right:.0%} right",
             "decoder, arg-max",
         ]
