@@ -31,8 +31,8 @@ class Frame(NamedTuple):
     """The state after one epoch, for P pictures.
 
     cam, scg_map: P×K×h×w in [0, 1]; the normalised map, and SCG of it. rs_map: P×K×S×S, PAMR of that, stretched: the
-    CAM's target in the epoch that follows. pseudo_mask: P×S×S int64, its conditional filter: the decoder's. probabilities:
-    P×(K+1)×S×S, the decoder's, absent classes left out.
+    CAM's target in the epoch that follows. pseudo_mask: P×S×S int64, its conditional filter: the decoder's target.
+    probabilities: P×(K+1)×S×S, the decoder's, absent classes left out.
     """
 
     cam: Tensor

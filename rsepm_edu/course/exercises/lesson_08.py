@@ -22,7 +22,7 @@ def strength(grey: Tensor) -> Tensor:
 
 
 def majority(regions: Tensor, labels: Tensor) -> Tensor:
-    """HxW: at each pixel the most frequent label of its region, of equally many the smallest; 255 where regions is 0."""
+    """HxW: at each pixel the most frequent label of its region, of equals the smallest; 255 where regions is 0."""
     return majority_labels(regions[None], labels[None])[0]
 
 

@@ -19,8 +19,8 @@ COLOURS = (RIGHT, EXTRA, MISSED)
 class Recursion(Protocol):
     """The state of P pictures after each of T epochs, such as a `Film` of `rsepm_edu.course.film`.
 
-    epochs: T names or numbers. tags: P×K in {0, 1}. cam: T×P×K×h×w, rs_map: T×P×K×S×S in [0, 1]. pseudo_mask: T×P×S×S int64.
-    probabilities: T×P×(K+1)×S×S, background first, absent classes zero.
+    epochs: T names or numbers. tags: P×K in {0, 1}. cam: T×P×K×h×w, rs_map: T×P×K×S×S in [0, 1]. pseudo_mask:
+    T×P×S×S int64. probabilities: T×P×(K+1)×S×S, background first, absent classes zero.
     """
 
     @property
