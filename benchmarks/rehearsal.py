@@ -38,7 +38,7 @@ from rsepm_edu.data.voc import VOC_CLASSES, VocDataset, read_image
 from rsepm_edu.files import atomic_write_text
 from rsepm_edu.training.config import TrainConfig, preset
 from rsepm_edu.training.loop import Trainer, training_dataset
-from rsepm_edu.training.losses import Phase, phase_of
+from rsepm_edu.training.phases import Phase, phase_of
 from rsepm_edu.training.memory import step_memory
 
 PICTURES = 10_582  # of trainaug

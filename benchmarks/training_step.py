@@ -31,7 +31,7 @@ from rsepm_edu.methods import edgepredictmix, recurseed
 from rsepm_edu.training import loop
 from rsepm_edu.training.config import PRESETS, TrainConfig, preset
 from rsepm_edu.training.loop import Trainer
-from rsepm_edu.training.losses import Phase
+from rsepm_edu.training.phases import Phase
 
 CASES: tuple[dict[str, Any], ...] = (
     {"preset": "creatures-cpu", "batch": 8, "size": 96},
@@ -108,10 +108,10 @@ def measure(config: TrainConfig, *, steps: int, device: torch.device) -> dict[st
         ("network forward", Trainer, "_forward"),
         ("SCG", recurseed, "scg"),
         ("PAMR", recurseed, "pamr"),
-        ("RecurSeed, the rest", loop, "refine"),
+        ("RecurSeed, the rest", step_module, "refine"),
         ("EdgePredict", edgepredictmix, "edge_predict"),
         ("pasting", edgepredictmix, "edge_predict_mix"),
-        ("mixing, the rest", loop, "mix"),
+        ("targets, the rest", loop, "teacher_targets"),
         ("backward", Tensor, "backward"),
         ("optimiser and average", trainer.optimizer, "step"),
         ("optimiser and average", trainer.average, "update"),

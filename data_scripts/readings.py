@@ -33,6 +33,7 @@ from rsepm_edu.cli.options import parse_change
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation import tables
+from rsepm_edu.evaluation.choosing import spread
 from rsepm_edu.evaluation.scoring import score_seeds
 from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.files import atomic_write_text
@@ -213,6 +214,7 @@ def main() -> int:
     parser.add_argument("--preset", default="voc-sample-gpu")
     parser.add_argument("--set", dest="changes", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--switches", nargs="+", choices=tuple(SWITCHES), default=list(SWITCHES))
+    parser.add_argument("--until", choices=ORDER, default="mix", help="the last phase that is trained")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--every", type=int, default=1, help="train on every N-th picture")
     parser.add_argument("--masks", type=int, default=220, help="score so many of `train`, evenly spread")
@@ -227,7 +229,7 @@ def main() -> int:
         config = replace(start, **dict(parse_change(text, start) for text in options.changes))
         root = every_nth(Path(from_environment(VOC_SAMPLE)), options.runs / "data", options.every)
         for name in ["drawn", *(name for name in options.switches if name != "drawn")]:
-            for phase in ORDER[ORDER.index(SWITCHES[name].acts_from) :]:
+            for phase in ORDER[ORDER.index(SWITCHES[name].acts_from) : ORDER.index(options.until) + 1]:
                 train_phase(config, root, name, phase, options)
                 write_table(config, options)
     except UserError as error:
@@ -312,7 +314,8 @@ def score(trainer: Trainer, root: Path, phase: str, options: argparse.Namespace)
     """Rows of the averaged network on some masks of `train`."""
     dataset = VocDataset(root, "train", masks=True)
     count = min(options.masks, len(dataset))
-    dataset.names = [dataset.names[i * len(dataset.names) // count] for i in range(count)]
+    chosen = spread(len(dataset), count)
+    dataset.names, dataset.tags = [dataset.names[i] for i in chosen], dataset.tags[chosen]
     config = trainer.config
     scores = score_seeds(
         trainer.average.network,

@@ -15,7 +15,7 @@ from rsepm_edu.evaluation.scoring import score_seeds, segmentation_confusion
 from rsepm_edu.methods.dense_crf import dense_crf, with_background
 from rsepm_edu.training.config import Mixing, TrainConfig
 from rsepm_edu.training.loop import Trainer, train
-from rsepm_edu.training.losses import Phase
+from rsepm_edu.training.phases import Phase
 from rsepm_edu.training.multistage import Multistage, MultistageConfig, StageConfig, run_multistage
 from rsepm_edu.training.segmentation import SegmentationConfig
 from rsepm_edu.training.walk import WalkConfig
@@ -26,8 +26,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # torch misses the driver
 ]
 
-PHASES = [Phase(refine=False, mix=False), Phase(refine=False, mix=False, puzzle=True), Phase(refine=True, mix=False)]
-PHASES += [Phase(refine=True, mix=True, mixing=mixing) for mixing in get_args(Mixing)]
+PHASES = [Phase(), Phase(puzzle=True), Phase(refine=True)]
+PHASES += [Phase(refine=True, mixing=mixing) for mixing in get_args(Mixing)]
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
 def config() -> TrainConfig:
     """A step of each phase."""
     return TrainConfig(
-        split="train", backbone="creatures", weights="none", separable=True, epochs=3, seed_start=1, mix_start=2,
+        split="train", backbone="creatures", weights="none", separable=True, epochs=3, rs_start=1, mix_start=2,
         learning_rate=0.05, head_factor=1.0, pamr_stride=2, size=32, jitter=0.1, workers=0, batch_size=4,
         accumulate=2, decoder_channels=16, decoder_rates=(1, 2), panel_every=1, precision="fp32",
     )  # fmt: skip
@@ -88,7 +88,9 @@ def test_a_run_is_trained_resumed_scored_and_used(
 def test_all_stages_of_a_multi_stage_run(
     config: TrainConfig, creatures: Path, tmp_path: Path, gpu: torch.device
 ) -> None:
-    train(replace(config, method="cam", epochs=1), creatures, tmp_path / "run", device=gpu, progress=False)
+    train(
+        replace(config, method="cam", mixing="none", epochs=1), creatures, tmp_path / "run", device=gpu, progress=False
+    )
     common: Any = {"backbone": "creatures", "weights": "none", "batch_size": 4, "size": 32, "workers": 0, "epochs": 1}
     settings = MultistageConfig(
         StageConfig(split="train", seed_map="cam", scales=(1.0,), walk="boundary", walk_steps=4, final_scales=(1.0,)),

@@ -18,9 +18,10 @@ from rsepm_edu.evaluation.choosing import DEFAULT_WAYS
 from rsepm_edu.training import loop
 from rsepm_edu.training.config import preset
 from rsepm_edu.training.keeping import LAST
+from rsepm_edu.training.step import Term
 
 TINY = (
-    *("--set", "epochs=3", "--set", "seed_start=1", "--set", "mix_start=2", "--set", "size=32"),
+    *("--set", "epochs=3", "--set", "rs_start=1", "--set", "mix_start=2", "--set", "size=32"),
     *("--set", "batch_size=4", "--set", "decoder_channels=16", "--set", "decoder_rates=(1, 2)"),
 )
 
@@ -270,7 +271,8 @@ def test_wrong_options_are_one_line(arguments: list[str], capsys: pytest.Capture
 def test_a_loss_that_is_not_finite_is_one_line_too(
     creatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(loop, "plain_losses", lambda *_: {"tags": torch.tensor(float("nan"), requires_grad=True)})
+    nothing = torch.tensor(float("nan"), requires_grad=True)
+    monkeypatch.setattr(loop, "step_terms", lambda *_, **__: {"tags": Term(nothing, torch.ones(()))})
     assert train(creatures, tmp_path / "run") == 2
     error = capsys.readouterr().err
     assert error == "rsepm-edu train: training stopped: loss term 'tags' is nan at step 0; none was saved yet\n"
@@ -280,7 +282,7 @@ def test_demo_trains_scores_and_draws(
     creatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(demo, "ensure_creatures", lambda: creatures)
-    small = preset("creatures-cpu", epochs=3, seed_start=1, mix_start=2, size=32, batch_size=4, decoder_channels=16)
+    small = preset("creatures-cpu", epochs=3, rs_start=1, mix_start=2, size=32, batch_size=4, decoder_channels=16)
     monkeypatch.setattr(demo, "preset", lambda name, **changes: replace(small, **changes))
     out = tmp_path / "demo"
     assert cli.main(["demo", "--out", str(out), "--quiet"]) == 0

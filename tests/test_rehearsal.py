@@ -27,7 +27,7 @@ def small() -> TrainConfig:
         preset("creatures-cpu"),
         split="trainaug",
         epochs=3,
-        seed_start=1,
+        rs_start=1,
         mix_start=2,
         size=32,
         batch_size=4,
@@ -55,7 +55,7 @@ def test_every_picture_of_an_epoch_is_read(drawn: Path, small: TrainConfig) -> N
 
 
 def test_operations_are_those_of_every_layer_once_forward_and_twice_backward(small: TrainConfig) -> None:
-    small = replace(small, seed_start=3, mix_start=3, epochs=3)  # classification alone
+    small = replace(small, rs_start=3, mix_start=3, epochs=3)  # classification alone
     network = network_from_config(small, VOC_CLASSES)
     layers: list[int] = []
 

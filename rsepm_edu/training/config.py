@@ -161,6 +161,11 @@ class TrainConfig(Settings):
             raise UserError(f"freeze_stages: expected 0 to 4, got {self.freeze_stages}")
         if self.batch_size % self.accumulate:
             raise UserError(f"accumulate: expected a divisor of batch_size {self.batch_size}, got {self.accumulate}")
+        if self.batch_size // self.accumulate < 2 and not self.separable and self.method not in WITHOUT_DECODER:
+            raise UserError(
+                "accumulate: expected at least 2 pictures at a time for the decoder's batch norm, "
+                f"got {self.batch_size // self.accumulate} (batch_size {self.batch_size}, accumulate {self.accumulate})"
+            )
         if not 0 <= self.scg_threshold <= 1:
             raise UserError(f"scg_threshold: expected 0 to 1, got {self.scg_threshold}")
         if not 0 <= self.uncertain < self.certain <= 1:

@@ -91,7 +91,7 @@ def memory_advice(config: TrainConfig, last: Path) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         parts = config.accumulate
-        more = next((n for n in range(parts + 1, config.batch_size + 1) if config.batch_size % n == 0), None)
+        more = next((n for n in range(parts + 1, config.batch_size // 2 + 1) if config.batch_size % n == 0), None)
         smaller = f"--set size={max(32, config.size * 3 // 4 // 32 * 32)}"
         if more is None:
             advice = f"{smaller}, in a new run"

@@ -23,6 +23,7 @@ from rsepm_edu.training import loop
 from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.distributed import joined
 from rsepm_edu.training.estimate import estimate
+from rsepm_edu.training.step import Term
 
 RANK, LIFE = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
 LAST_RANK = int(os.environ["WORLD_SIZE"]) - 1
@@ -45,8 +46,12 @@ def signal_before_step(number: int, name: str) -> Any:
 
 
 def nan_on_the_last_rank() -> Any:
-    losses, factor = loop.plain_losses, float("nan") if RANK == LAST_RANK else 1.0
-    return patch.object(loop, "plain_losses", lambda *args: {k: v * factor for k, v in losses(*args).items()})
+    terms, factor = loop.step_terms, float("nan") if RANK == LAST_RANK else 1.0
+
+    def broken(*args: Any, **settings: Any) -> dict[str, Term]:
+        return {name: term._replace(loss=term.loss * factor) for name, term in terms(*args, **settings).items()}
+
+    return patch.object(loop, "step_terms", broken)
 
 
 def do(job: dict[str, Any], out: Path) -> dict[str, Any]:

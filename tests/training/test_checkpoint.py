@@ -16,7 +16,7 @@ from rsepm_edu.training.checkpoint import (
 )
 from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.loop import Trainer
-from rsepm_edu.training.losses import Phase
+from rsepm_edu.training.phases import Phase
 
 CLASSES = ("cat", "dog")
 
@@ -27,7 +27,7 @@ def trainer(tiny: TrainConfig) -> Trainer:
     trainer = Trainer(tiny, CLASSES, torch.device("cpu"))
     for step in range(2):
         images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
-        trainer.step(images, torch.eye(2), Phase(refine=True, mix=False), step=step)
+        trainer.step(images, torch.eye(2), Phase(refine=True), step=step)
     trainer.epoch = 3
     return trainer
 

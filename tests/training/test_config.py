@@ -12,25 +12,54 @@ from rsepm_edu.training.config import PRESETS, TrainConfig, method_name, preset
 def test_the_defaults_are_the_published_numbers() -> None:
     config = TrainConfig()
     assert (config.backbone, config.output_stride, config.decoder_rates) == ("resnet50", 16, (6, 12, 18))
-    assert (config.seed_start, config.mix_start) == (5, 15)
+    assert (config.epochs, config.rs_start, config.mix_start) == (30, 5, 15)
     assert (config.certain, config.uncertain) == (0.55, 0.10)
-    assert (config.learning_rate, config.head_factor, config.bias_factor) == (0.1, 10.0, 2.0)
-    assert (config.momentum, config.weight_decay, config.poly_power) == (0.9, 1e-4, 0.9)
+    assert (config.crop, config.size, config.scale) == ("pad", 512, (320 / 512, 640 / 512))
     weights = {name: value for name, value in asdict(config).items() if name.endswith("_weight")}
-    assert len(weights) == 5 and set(weights.values()) == {1.0}
-    assert (config.method, config.mixing, config.puzzle_alpha) == ("rs+epm", "edgepredictmix", 4.0)
+    assert weights.pop("mix_tag_weight") == 0
+    assert len(weights) == 4 and set(weights.values()) == {1.0}
+    assert (config.method, config.mixing, config.puzzle_alpha) == ("rs", "epm", 4.0)
+
+
+BEFORE = {"seed_start": 3, "mix_start": 4, "scale": [0.5, 1.0], "momentum": 0.9}
+"""Settings as they were written before ``rs_start`` and ``crop``."""
+
+
+@pytest.mark.parametrize(
+    ("method", "mixing", "now"),
+    [
+        ("rs+epm", "edgepredictmix", ("rs", "epm")),
+        ("rs+epm", "cutmix", ("rs", "cutmix")),
+        ("rs", "edgepredictmix", ("rs", "none")),
+        ("cam", "edgepredictmix", ("cam", "none")),
+        ("puzzle", "classmix", ("puzzle", "none")),
+    ],
+)
+def test_settings_of_before_are_understood(method: str, mixing: str, now: tuple[str, str]) -> None:
+    config = TrainConfig.from_dict(BEFORE | {"method": method, "mixing": mixing})
+    assert (config.method, config.mixing) == now
+    assert (config.rs_start, config.mix_start, config.crop, config.scale) == (3, 4, "zoom", (0.5, 1.0))
 
 
 def test_settings_of_before_there_were_other_mixings_mean_edgepredictmix() -> None:
-    values = json.loads(TrainConfig().to_json())
-    del values["mixing"], values["puzzle_alpha"]
-    assert TrainConfig.from_dict(values) == TrainConfig()
+    config = TrainConfig.from_dict(BEFORE | {"method": "rs+epm"})
+    assert (config.method, config.mixing) == ("rs", "epm")
 
 
-def test_another_mixing_is_named_in_the_place_of_epm() -> None:
-    assert method_name("rs+epm", "edgepredictmix") == "rs+epm"
-    assert method_name("rs+epm", "saliency-grafting") == "rs+saliency-grafting"
-    assert [method_name(method, "cda") for method in ("cam", "puzzle", "rs")] == ["cam", "puzzle", "rs"]
+def test_a_method_is_named_with_its_mixing() -> None:
+    assert [method_name("rs", mixing) for mixing in ("none", "epm", "saliency-grafting")] == [
+        "rs", "rs+epm", "rs+saliency-grafting"
+    ]  # fmt: skip
+    assert [method_name(method, "none") for method in ("cam", "puzzle")] == ["cam", "puzzle"]
+
+
+@pytest.mark.parametrize("method", ["cam", "puzzle"])
+def test_what_cannot_mix_does_not(method: Any) -> None:
+    with pytest.raises(UserError, match=f"^mixing: expected none with method {method}, got 'epm'$"):
+        TrainConfig(method=method)
+    assert preset("voc-gpu", method=method).mixing == "none"
+    with pytest.raises(UserError, match="^mixing: expected none"):
+        preset("voc-gpu", method=method, mixing="cutmix")
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -49,7 +78,7 @@ def test_the_presets_of_the_course_are_there() -> None:
 def test_the_machine_decides_on_memory_and_readers_alone(name: str) -> None:
     config = PRESETS[name]
     assert replace(config, accumulate=1, workers=8) == TrainConfig()
-    assert config.batch_size == 32  # as published, in whatever parts
+    assert config.batch_size == 16  # in whatever parts
 
 
 # Pictures of the splits that the presets name.
@@ -87,7 +116,7 @@ WRONG: list[tuple[str, Any]] = [
     ("precision", "int8"),
     ("backbone", "vgg16"),
     *[(name, 0) for name in ("epochs", "batch_size", "accumulate", "size", "decoder_channels", "pamr_stride")],
-    *[(name, -1) for name in ("seed_start", "mix_start", "workers", "panel_every", "freeze_stages")],
+    *[(name, -1) for name in ("rs_start", "mix_start", "workers", "panel_every", "freeze_stages")],
     ("freeze_stages", 5),
     ("checkpoint_every", 0),
     *[(field.name, -0.1) for field in fields(TrainConfig) if field.name.endswith(("_weight", "_factor"))],
@@ -96,7 +125,8 @@ WRONG: list[tuple[str, Any]] = [
     *[(name, value) for name in ("momentum", "ema_decay") for value in (-0.1, 1.0, nan)],
     ("cam_weight", nan),
     *[("scg_threshold", value) for value in (-0.1, 1.1, nan)],
-    *[("scale", value) for value in ((0.0, 1.0), (0.8, 0.4), (0.5, 1.1), (nan, 1.0))],
+    ("crop", "whole"),
+    *[("scale", value) for value in ((0.0, 1.0), (0.8, 0.4), (0.5, 4.1), (nan, 1.0), (0.5, nan))],
 ]
 
 
@@ -108,8 +138,12 @@ def test_a_value_out_of_range_is_named(name: str, value: Any) -> None:
 
 
 def test_what_must_go_together() -> None:
-    with pytest.raises(UserError, match="^accumulate: expected a divisor of batch_size 32, got 3$"):
+    with pytest.raises(UserError, match="^accumulate: expected a divisor of batch_size 16, got 3$"):
         TrainConfig(accumulate=3)
+    with pytest.raises(UserError, match="^scale: expected 0 < smallest <= greatest <= 1, got "):
+        TrainConfig(crop="zoom")
+    with pytest.raises(UserError, match="^accumulate: expected at least 2 pictures at a time .*, got 1"):
+        TrainConfig(accumulate=16)
     for certain, uncertain in ((0.1, 0.5), (0.5, 0.5), (1.1, 0.1), (0.5, -0.1), (nan, 0.1)):
         with pytest.raises(UserError, match="^certain, uncertain: expected 0 <= uncertain < certain <= 1, got "):
             TrainConfig(certain=certain, uncertain=uncertain)

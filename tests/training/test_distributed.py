@@ -28,6 +28,7 @@ from rsepm_edu.training.checkpoint import load_checkpoint
 from rsepm_edu.training.config import TrainConfig, preset
 from rsepm_edu.training.distributed import World, global_means, joined
 from rsepm_edu.training.loop import train
+from rsepm_edu.training.step import Term
 
 SCRIPT = Path(__file__).with_name("several_processes.py")
 PATIENCE = 240  # seconds until what hangs has failed; a start takes five to twenty
@@ -92,10 +93,10 @@ def assert_same_run(run: Path, other: Path, tolerance: float = 0, of_weights: fl
 @pytest.fixture(scope="module")
 def configs(tiny: TrainConfig) -> dict[str, TrainConfig]:
     return {
-        "cam": replace(tiny, method="cam", epochs=2),
-        "puzzle": replace(tiny, method="puzzle", epochs=3),
-        "rs": replace(tiny, method="rs", epochs=2),
-        "parts": replace(tiny, method="rs", epochs=2, batch_size=8, accumulate=2, seed=1),
+        "cam": replace(tiny, method="cam", mixing="none", epochs=2),
+        "puzzle": replace(tiny, method="puzzle", mixing="none", epochs=3),
+        "rs": replace(tiny, method="rs", mixing="none", epochs=2),
+        "parts": replace(tiny, method="rs", mixing="none", epochs=2, batch_size=8, accumulate=2, seed=1),
         "mixed": tiny,
     }
 
@@ -317,8 +318,8 @@ def test_global_means_are_those_of_one_process(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(World, "sum", lambda self, values: total)
     found = []
     for total_, count in zip(sums, counts, strict=True):
-        losses = {"cam": total_ / count.clamp(min=1), "tags": torch.tensor(3.0)}
-        scaled, means = global_means(world, losses, {"cam": count})
+        terms = {"cam": Term(total_ / count.clamp(min=1), count), "tags": Term(torch.tensor(3.0), torch.ones(()))}
+        scaled, means = global_means(world, terms)
         assert means.tolist() == [0.5, 3.0]
         found.append(scaled)
     assert float(sum(scaled["cam"] for scaled in found)) / 2 == pytest.approx(0.5)
@@ -326,11 +327,11 @@ def test_global_means_are_those_of_one_process(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_alone_nothing_is_changed() -> None:
-    losses = {"tags": torch.tensor(0.3, requires_grad=True)}
+    loss = torch.tensor(0.3, requires_grad=True)
     with joined("cpu") as world:
         assert (world.rank, world.size, world.is_main, world.own) == (0, 1, True, ())
-        same, means = global_means(world, losses, {})
-        assert same is losses and means.tolist() == [losses["tags"].item()]
+        same, means = global_means(world, {"tags": Term(loss, torch.ones(()))})
+        assert same["tags"] is loss and means.tolist() == [loss.item()]
         assert world.gather(3) == [3] and world.from_main(lambda: 4) == 4
         assert world.any(True) and not world.any(False)
         with pytest.raises(UserError, match="^here$"), world.one_voice():

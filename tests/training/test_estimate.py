@@ -10,8 +10,8 @@ from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.distributed import World
 from rsepm_edu.training.estimate import Estimate, estimate
 from rsepm_edu.training.loop import Trainer, train, training_dataset
-from rsepm_edu.training.losses import Phase, phase_of
 from rsepm_edu.training.memory import step_memory
+from rsepm_edu.training.phases import Phase, phase_of
 
 CPU = torch.device("cpu")
 
@@ -66,7 +66,7 @@ def test_time_is_counted_for_the_phases_and_the_steps_that_are_left(
     trainer.epoch, trainer.batch = 2, 1
     rest = estimate(trainer, dataset)
     assert (rest.steps, rest.computing, rest.reading) == (3, 3.0, 3.0)
-    full = Phase(refine=True, mix=True)
+    full = Phase(refine=True, mixing="epm")
     assert whole.memory == rest.memory == step_memory(tiny, trainer.network, full, torch.float32)
     assert whole.memory_tried is None and whole.memory_there is None
 
@@ -79,7 +79,7 @@ def test_of_several_processes_one_tries_its_share_and_the_time_is_that_of_all(
     trainer.world = World(CPU, rank=0, size=2)
     found = estimate(trainer, dataset)  # 8 pictures, 4 a step, 2 for each process; any 2 pictures take a second
     assert (found.processes, found.steps, found.computing, found.reading) == (2, 8, 8.0, 8.0)
-    share, full = replace(tiny, batch_size=2), Phase(refine=True, mix=True)
+    share, full = replace(tiny, batch_size=2), Phase(refine=True, mixing="epm")
     assert found.memory == step_memory(share, trainer.network, full, torch.float32)
     assert made(processes=8).lines()[2] == (
         "time: about 4 h 2 min on 8 processes, the exchange between them not counted, from a few steps tried: "
@@ -92,7 +92,7 @@ def test_frozen_weights_are_counted_as_such(tiny: TrainConfig, creatures: Path) 
     dataset = training_dataset(tiny, creatures)
     trainer = Trainer(frozen, ("a", "b", "c", "d", "e"), CPU)
     found = estimate(trainer, dataset).memory
-    assert found == step_memory(frozen, trainer.network, Phase(refine=True, mix=True), torch.float32)
+    assert found == step_memory(frozen, trainer.network, Phase(refine=True, mixing="epm"), torch.float32)
     assert found < estimate(Trainer(tiny, ("a", "b", "c", "d", "e"), CPU), dataset).memory
 
 

@@ -34,9 +34,9 @@ def labels_of(tiny: TrainConfig, creatures: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(experiments, "choose_thresholds", lambda *args, **settings: {})
     monkeypatch.setattr(experiments, "score_seeds", lambda *args, decode, **settings: Scored(decode))
 
-    def labels(method: Method, mixing: Mixing = "edgepredictmix") -> list[str]:
-        experiment = Experiment(replace(tiny, mixing=mixing), creatures)
-        return [row.method for row in experiment.rows(None, method)]  # type: ignore[arg-type]
+    def labels(method: Method, mixing: Mixing = "none") -> list[str]:
+        experiment = Experiment(tiny, creatures)
+        return [row.method for row in experiment.rows(None, method, mixing)]  # type: ignore[arg-type]
 
     return labels
 
@@ -49,19 +49,18 @@ def test_methods_without_a_decoder_are_scored_on_their_cam_alone(labels_of: Any)
 
 def test_rows_name_how_pictures_were_mixed(labels_of: Any) -> None:
     heads = ["cam", "decoder", "decoder + PAMR", "decoder, arg-max"]
-    assert labels_of("rs", "cutmix") == [f"RS ({head})" for head in heads]
-    assert labels_of("rs+epm") == [f"RS + EPM ({head})" for head in heads]
-    assert labels_of("rs+epm", "saliency-grafting") == [f"RS + Saliency Grafting ({head})" for head in heads]
-    assert MIXINGS.keys() == set(get_args(Mixing))
+    assert labels_of("rs") == [f"RS ({head})" for head in heads]
+    assert labels_of("rs", "epm") == [f"RS + EPM ({head})" for head in heads]
+    assert labels_of("rs", "saliency-grafting") == [f"RS + Saliency Grafting ({head})" for head in heads]
+    assert MIXINGS.keys() == set(get_args(Mixing)) - {"none"}
 
 
 def test_methods_branch_off_a_shorter_one_bit_for_bit(tiny: TrainConfig, creatures: Path, tmp_path: Path) -> None:
     experiment = Experiment(tiny, creatures, progress=False)
-    mixed = replace(experiment, config=replace(tiny, mixing="cutmix"))
-    branched = load_checkpoint(train_branch(mixed, tmp_path / "branched", "rs+epm", progress=False))
+    branched = load_checkpoint(train_branch(experiment, tmp_path / "branched", ("rs", "cutmix"), progress=False))
     assert {path.parent.name for path in tmp_path.glob("branched/*/last.pt")} == {"cam", "rs", "rs+cutmix"}
 
-    whole = replace(mixed.config, method="rs+epm")
+    whole = replace(tiny, mixing="cutmix")
     train(whole, creatures, tmp_path / "whole", progress=False)
     expected = load_checkpoint(tmp_path / "whole" / "last.pt")
     assert branched.epoch == expected.epoch == tiny.epochs
@@ -73,13 +72,13 @@ def test_a_finished_branch_is_not_trained_again(
     tiny: TrainConfig, creatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     experiment = Experiment(replace(tiny, epochs=1), creatures, progress=False)
-    path = train_branch(experiment, tmp_path, "cam", progress=False)
+    path = train_branch(experiment, tmp_path, ("cam", "none"), progress=False)
     monkeypatch.setattr(experiments, "train", lambda *args, **options: pytest.fail("trained again"))
-    assert train_branch(experiment, tmp_path, "cam", progress=False) == path
+    assert train_branch(experiment, tmp_path, ("cam", "none"), progress=False) == path
 
 
 def test_rows_carry_the_oracle_and_the_choice_without_masks(tiny: TrainConfig, creatures: Path) -> None:
-    config = replace(tiny, method="cam")
+    config = replace(tiny, method="cam", mixing="none")
     network = network_from_config(config, VocDataset(creatures, "val").classes)
     rows = Experiment(config, creatures, split="val", scales=(1.0,), progress=False).rows(network, "cam")
     maps = ("CAM", "CAM + PAMR", "CAM + SCG", "CAM + SCG + PAMR")
@@ -95,7 +94,7 @@ def test_networks_are_scored_where_they_are_trained(
     monkeypatch.setattr(experiments, "train_branch", lambda *args, **options: tmp_path)
     monkeypatch.setattr(experiments, "load_network", lambda path: torch.nn.Linear(1, 1))
     monkeypatch.setattr(experiments, "resolve_device", lambda name: torch.device(name or "meta"))
-    monkeypatch.setattr(Experiment, "rows", lambda self, network, method: seen.append(network.weight.device) or [])
+    monkeypatch.setattr(Experiment, "rows", lambda self, network, *branch: seen.append(network.weight.device) or [])
     experiments.ablation(Experiment(tiny, creatures), tmp_path, experiments.PUZZLE)
     experiments.ablation(Experiment(tiny, creatures), tmp_path, experiments.PUZZLE[:1], device="cpu")
     assert [device.type for device in seen] == ["meta", "meta", "cpu"]

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
@@ -19,11 +19,13 @@ from rsepm_edu.training import keeping, loop
 from rsepm_edu.training.checkpoint import load_checkpoint, load_network
 from rsepm_edu.training.config import Mixing, TrainConfig
 from rsepm_edu.training.loop import NotFiniteError, Trainer, resolve_precision, train
-from rsepm_edu.training.losses import MIXERS, Phase
+from rsepm_edu.training.mixings import MIXINGS
+from rsepm_edu.training.phases import Phase
+from rsepm_edu.training.step import Term
 
 CPU = torch.device("cpu")
-CAM, RS, FULL = Phase(False, False), Phase(True, False), Phase(True, True)
-PUZZLE = Phase(False, False, puzzle=True)
+CAM, RS, FULL = Phase(), Phase(refine=True), Phase(refine=True, mixing="epm")
+PUZZLE = Phase(puzzle=True)
 CLASSES = ("cat", "dog", "cow")
 
 
@@ -83,7 +85,7 @@ def test_the_log_tells_phase_losses_and_rate_of_each_epoch(straight: Path, tiny:
     rows = lines(straight)
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
     assert [row["phase"] for row in rows] == ["cam", "rs", "rs+epm", "rs+epm"]
-    mixed = ["mix_tags", "mix_cam", "mix_decoder"]
+    mixed = ["mix_cam", "mix_decoder"]
     assert [list(row["losses"]) for row in rows] == [
         ["tags"], ["tags", "cam", "decoder"], *[["tags", "cam", "decoder", *mixed]] * 2
     ]  # fmt: skip
@@ -113,7 +115,7 @@ def test_each_epoch_has_batches_of_its_own(
         return original(dataset, **settings)
 
     monkeypatch.setattr(loop, "epoch_loader", record)
-    run(replace(tiny, method="cam", seed=3, epochs=3), creatures, tmp_path)
+    run(replace(tiny, method="cam", mixing="none", seed=3, epochs=3), creatures, tmp_path)
     assert asked == [(3, 0, 4), (3, 1, 4), (3, 2, 4)]
 
 
@@ -133,7 +135,7 @@ def test_checkpoints_come_at_their_epochs_and_at_the_end(
     monkeypatch.setattr(
         keeping, "save_checkpoint", lambda path, checkpoint: saved.append((path.name, checkpoint.epoch))
     )
-    run(replace(tiny, method="cam", epochs=5, checkpoint_every=2), creatures, tmp_path)
+    run(replace(tiny, method="cam", mixing="none", epochs=5, checkpoint_every=2), creatures, tmp_path)
     assert saved == [("last.pt", 2), ("last.pt", 4), ("last.pt", 5)]
 
 
@@ -276,13 +278,13 @@ def test_methods_may_share_their_warm_up(tiny: TrainConfig, creatures: Path, str
     """Stopped while rs and rs+epm are still the same, a run may go on as either; not after that."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(StopError):
         stop_after_step(patch, 4)
-        run(replace(tiny, method="rs"), creatures, tmp_path)
-    message = error_of(lambda: run(replace(tiny, method="cam"), creatures, tmp_path, resume=True))
+        run(replace(tiny, method="rs", mixing="none"), creatures, tmp_path)
+    message = error_of(lambda: run(replace(tiny, method="cam", mixing="none"), creatures, tmp_path, resume=True))
     assert "method = 'rs'" in message and message.endswith("got 'cam'")
     run(tiny, creatures, tmp_path, resume=True)
     assert differing(tmp_path, straight) == []
-    message = error_of(lambda: run(replace(tiny, method="rs"), creatures, tmp_path, resume=True))
-    assert "method = 'rs+epm'" in message and message.endswith("got 'rs'")
+    message = error_of(lambda: run(replace(tiny, method="rs", mixing="none"), creatures, tmp_path, resume=True))
+    assert "mixing = 'epm'" in message and message.endswith("got 'none'")
 
 
 def test_mixings_may_share_what_comes_before_mixing(tiny: TrainConfig, creatures: Path, tmp_path: Path) -> None:
@@ -333,15 +335,15 @@ def test_one_picture_is_not_enough(tiny: TrainConfig, creatures: Path, tmp_path:
 
 
 def break_term(monkeypatch: pytest.MonkeyPatch, *, step: int, term: str, change: Callable[[Tensor], Tensor]) -> None:
-    original, calls = loop.plain_losses, iter(range(1000))
+    original, calls = loop.step_terms, iter(range(1000))
 
-    def broken(*args: Any) -> dict[str, Tensor]:
-        terms = original(*args)
+    def broken(*args: Any, **settings: Any) -> dict[str, Term]:
+        terms = original(*args, **settings)
         if next(calls) == step:
-            terms[term] = change(terms[term])
+            terms[term] = terms[term]._replace(loss=change(terms[term].loss))
         return terms
 
-    monkeypatch.setattr(loop, "plain_losses", broken)
+    monkeypatch.setattr(loop, "step_terms", broken)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -444,14 +446,15 @@ def test_each_step_mixes_in_a_way_of_its_own(tiny: TrainConfig, monkeypatch: pyt
     assert seeds[0] == seeds[2] and seeds[3] == seeds[5]
 
 
-@pytest.mark.parametrize("mixing", get_args(Mixing))
+@pytest.mark.parametrize("mixing", MIXINGS)
 def test_every_mixing_trains_all_of_the_network(tiny: TrainConfig, mixing: Mixing) -> None:
-    config = replace(tiny, mixing=mixing, certain=0.3, uncertain=0.2)
+    config = replace(tiny, mixing=mixing, certain=0.3, uncertain=0.2, mix_tag_weight=1.0)
     trainer = Trainer(config, CLASSES, CPU)
-    phase = Phase(True, True, mixing=mixing)
+    phase = Phase(refine=True, mixing=mixing)
     with pytest.MonkeyPatch.context() as patch:
         seen = []
-        patch.setitem(MIXERS, mixing, record_calls(MIXERS[mixing], seen))
+        method = MIXINGS[mixing]
+        patch.setitem(MIXINGS, mixing, method._replace(mix=record_calls(method.mix, seen)))
         terms = trainer.step(*pictures(4), phase, step=0)
     [mixed] = seen
     assert mixed.images.shape == (4, 3, 32, 32) and mixed.tags.shape == (4, 3)
@@ -498,7 +501,7 @@ def test_a_run_of_puzzle_cam_has_a_weight_that_grows(
         return step(self, *args, alpha=alpha, **settings)
 
     monkeypatch.setattr(Trainer, "step", record)
-    run(replace(tiny, method="puzzle", puzzle_alpha=2.0), creatures, tmp_path)
+    run(replace(tiny, method="puzzle", mixing="none", puzzle_alpha=2.0), creatures, tmp_path)
     assert alphas == [0, 0.5, 1, 1.5, 2, 2, 2, 2]
     rows = lines(tmp_path)
     assert [row["phase"] for row in rows] == ["puzzle"] * 4
@@ -508,7 +511,7 @@ def test_a_run_of_puzzle_cam_has_a_weight_that_grows(
 
 @pytest.mark.parametrize("backbone", ["mobilenet_v2", "resnet18"])
 def test_puzzle_cam_trains_other_networks_too(tiny: TrainConfig, backbone: str) -> None:
-    config = replace(tiny, backbone=backbone, method="puzzle")
+    config = replace(tiny, backbone=backbone, method="puzzle", mixing="none")
     trainer = Trainer(config, CLASSES, CPU)
     terms = trainer.step(*pictures(2, side=49), PUZZLE, step=0, alpha=1.0)
     assert terms["puzzle"] > 0
@@ -561,18 +564,22 @@ def test_the_targets_come_from_the_averaged_network(tiny: TrainConfig, monkeypat
     images, tags = pictures(4)
     with torch.no_grad():
         wanted = trainer.average.network(normalise(images))
-    seeds, predictions = [], []
-    refine, mix = loop.refine, loop.mix
-    monkeypatch.setattr(
-        loop, "refine", lambda c, i, outputs, t: (seeds.append(outputs.cam), refine(c, i, outputs, t))[1]
-    )
-    monkeypatch.setattr(
-        loop, "mix", lambda c, i, t, logits, **o: (predictions.append(logits), mix(c, i, t, logits, **o))[1]
-    )
+    seen = []
+    make = loop.teacher_targets
+
+    def record(*args: Any, teacher: Callable[..., Any], **settings: Any) -> Any:
+        def forward(*inputs: Any, **options: Any) -> Any:
+            seen.append(teacher(*inputs, **options))
+            return seen[-1]
+
+        return make(*args, teacher=forward, **settings)
+
+    monkeypatch.setattr(loop, "teacher_targets", record)
     trainer.step(images, tags, FULL, step=0)
-    torch.testing.assert_close(seeds, [wanted.cam])
-    torch.testing.assert_close(predictions, [wanted.seg_logits])
-    assert not seeds[0].requires_grad and not trainer.average.network.training
+    [outputs] = seen
+    torch.testing.assert_close(outputs.cam, wanted.cam)
+    torch.testing.assert_close(outputs.seg_logits, wanted.seg_logits)
+    assert not outputs.cam.requires_grad and not trainer.average.network.training
 
 
 def test_half_precision_trains_with_losses_in_full(tiny: TrainConfig) -> None:
@@ -607,8 +614,9 @@ def test_the_data_set_of_a_run_can_be_sent_to_workers_that_are_not_forked(
 
     monkeypatch.setattr(loop, "epoch_loader", record)
     run(replace(tiny, epochs=1), creatures, tmp_path)
-    image, tags, colours = seen[0][0]
+    image, tags, box, colours = seen[0][0]
     assert image.shape == (3, 32, 32) and tags.shape == (5,) and colours.tolist() == [1, 1, 1]
+    assert box.tolist() == [0, 0, 32, 32]
 
 
 def test_the_colours_that_are_drawn_reach_the_network(
@@ -624,7 +632,7 @@ def test_the_colours_that_are_drawn_reach_the_network(
         monkeypatch.setattr(Trainer, "step", record)
         run(replace(tiny, epochs=1, jitter=jitter), creatures, tmp_path / str(jitter))
     dataset = loop.training_dataset(replace(tiny, jitter=0.3), creatures)
-    [(_, _, factors), *_] = loop.epoch_loader(dataset, batch_size=4, seed=0, epoch=0)
+    [(_, _, _, factors), *_] = loop.epoch_loader(dataset, batch_size=4, seed=0, epoch=0)
     assert torch.equal(seen[0.3], change_colours(seen[0.0], factors))
     assert not torch.equal(seen[0.3], seen[0.0])
 
@@ -633,7 +641,7 @@ def test_the_colours_that_are_drawn_reach_the_network(
 
 
 def test_the_tags_of_a_few_pictures_can_be_learnt(tiny: TrainConfig, creatures: Path, tmp_path: Path) -> None:
-    config = replace(tiny, method="cam", epochs=12, batch_size=8, scale=(0.9, 1.0), size=48)
+    config = replace(tiny, method="cam", mixing="none", epochs=12, batch_size=8, scale=(0.9, 1.0), size=48)
     run(config, creatures, tmp_path)
     losses = [row["losses"]["tags"] for row in lines(tmp_path)]
     assert losses[-1] < 0.6 * losses[0]

@@ -15,12 +15,12 @@ from rsepm_edu.errors import UserError
 from rsepm_edu.training.config import TrainConfig, preset
 from rsepm_edu.training.keeping import LAST
 from rsepm_edu.training.loop import Trainer, train
-from rsepm_edu.training.losses import Phase
 from rsepm_edu.training.memory import kept_for_backward, memory_advice, step_memory
+from rsepm_edu.training.phases import Phase
 
 CPU = torch.device("cpu")
 CLASSES = ("cat", "dog", "cow")
-PHASES = [Phase(False, False), Phase(True, False), Phase(True, True), Phase(False, False, puzzle=True)]
+PHASES = [Phase(), Phase(refine=True), Phase(refine=True, mixing="epm"), Phase(puzzle=True)]
 
 
 def batch(config: TrainConfig) -> tuple[Tensor, Tensor]:
@@ -126,7 +126,7 @@ def test_the_count_follows_the_part_of_a_batch_and_the_precision(tiny: TrainConf
 
 def test_the_preset_for_a_t4_leaves_room_on_a_t4() -> None:
     """Counted for the dearest phase, in fp16; what a GPU takes for itself must fit into the rest of 14.5 GB."""
-    config, full = preset("voc-t4", weights="none"), Phase(refine=True, mix=True)
+    config, full = preset("voc-t4", weights="none"), Phase(refine=True, mixing="epm")
     network = Trainer(config, tuple(f"class {k}" for k in range(20)), torch.device("meta")).network
     needed = step_memory(config, network, full, torch.float16)
     assert 4e9 < needed < 10e9
@@ -165,9 +165,9 @@ def test_out_of_memory_names_the_setting_to_change_and_the_state_that_is_kept(
 @pytest.mark.parametrize(
     ("accumulate", "advice"),
     [
-        (1, "try --set accumulate=2 (16 at a time), or --set size=384 in a new run"),
-        (4, "try --set accumulate=8 (4 at a time), or --set size=384 in a new run"),
-        (32, "try --set size=384, in a new run"),
+        (1, "try --set accumulate=2 (8 at a time), or --set size=384 in a new run"),
+        (4, "try --set accumulate=8 (2 at a time), or --set size=384 in a new run"),
+        (8, "try --set size=384, in a new run"),
     ],
 )
 def test_the_next_divisor_is_advised_and_then_a_smaller_crop(tmp_path: Path, accumulate: int, advice: str) -> None:

@@ -7,11 +7,11 @@ from torch import nn
 from rsepm_edu.models.network import SingleStageNetwork, build_network
 from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.loop import Trainer
-from rsepm_edu.training.losses import Phase
 from rsepm_edu.training.optimizer import MovingAverage, freeze, make_optimizer, set_learning_rate
+from rsepm_edu.training.phases import Phase
 
 CLASSES = ("cat", "dog")
-FULL = Phase(refine=True, mix=True)
+FULL = Phase(refine=True, mixing="epm")
 
 
 @pytest.fixture
@@ -52,15 +52,10 @@ def test_each_weight_that_learns_is_in_the_group_of_its_factor(config: TrainConf
 
 def test_the_kind_of_optimiser_is_a_setting(config: TrainConfig) -> None:
     [*_, group] = make_optimizer(network_for(config), config).param_groups
-    assert group["momentum"] == 0.9 and group["nesterov"]
+    assert group["momentum"] == 0.9 and not group["nesterov"]
     adamw = make_optimizer(network_for(config), replace(config, optimizer="adamw"))
     assert isinstance(adamw, torch.optim.AdamW)
     assert sorted(group["factor"] for group in adamw.param_groups) == [1, 2, 10, 20]
-
-
-def test_without_momentum_there_is_no_nesterov(config: TrainConfig) -> None:
-    optimizer = make_optimizer(network_for(config), replace(config, momentum=0.0))
-    assert not any(group["nesterov"] for group in optimizer.param_groups)
 
 
 def test_the_rate_falls_polynomially_from_the_first_step_to_nearly_nothing(config: TrainConfig) -> None:

@@ -16,31 +16,31 @@ from rsepm_edu.labels import VOID
 from rsepm_edu.methods.cda import context_decoupling
 from rsepm_edu.methods.classmix import class_mix
 from rsepm_edu.methods.cutmix import cut_mix
-from rsepm_edu.methods.edgepredictmix import epm
+from rsepm_edu.methods.edgepredictmix import edge_predict_and_mix
 from rsepm_edu.methods.mixing import Mixed
-from rsepm_edu.methods.recurseed import class_shares, hold_seed, recur_seed
+from rsepm_edu.methods.pamr import pamr
+from rsepm_edu.methods.recurseed import recur_seed
 from rsepm_edu.methods.saliency_grafting import saliency_grafting
 from rsepm_edu.models.network import Outputs, SingleStageNetwork
 from rsepm_edu.training.config import Mixing, TrainConfig
 from rsepm_edu.training.loop import Trainer
-from rsepm_edu.training.losses import Phase
+from rsepm_edu.training.phases import Phase
 
 CLASSES = ("cat", "dog", "cow")
 TAGS = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
 STEP = 3
 ALPHA = 2.5
 MIXING: dict[str, Callable[..., Mixed]] = {
-    "edgepredictmix": epm,
+    "epm": edge_predict_and_mix,
     "classmix": class_mix,
     "cda": context_decoupling,
     "cutmix": cut_mix,
     "saliency-grafting": saliency_grafting,
 }
 PHASES: dict[str, Phase] = {
-    "cam": Phase(refine=False, mix=False),
-    "puzzle": Phase(refine=False, mix=False, puzzle=True),
-    "rs": Phase(refine=True, mix=False),
-    **{mixing: Phase(refine=True, mix=True, mixing=mixing) for mixing in get_args(Mixing)},
+    "cam": Phase(),
+    "puzzle": Phase(puzzle=True),
+    **{"rs" if mixing == "none" else mixing: Phase(refine=True, mixing=mixing) for mixing in get_args(Mixing)},
 }
 
 
@@ -55,39 +55,73 @@ class Targets(NamedTuple):
     cam: Tensor
     cam_weight: Tensor  # of each position
     masks: Tensor
+    inside: Tensor  # 1 on the picture, 0 in padding
 
 
-def plain_targets(config: TrainConfig, images: Tensor, tags: Tensor, teacher: Outputs) -> Targets:
-    seed, _, masks = recur_seed(
+def small(config: TrainConfig, images: Tensor) -> tuple[int, int]:
+    return images.shape[2] // config.pamr_stride, images.shape[3] // config.pamr_stride
+
+
+def plain_targets(
+    config: TrainConfig, images: Tensor, tags: Tensor, inside: Tensor, teacher: Outputs
+) -> tuple[Targets, Tensor]:
+    """And M_rs at PAMR's size."""
+    _, rs_map, masks = recur_seed(
         images,
         (teacher.stages[2], teacher.stages[3]),
         teacher.cam,
         tags,
-        size=(images.shape[2] // config.pamr_stride, images.shape[3] // config.pamr_stride),
+        size=small(config, images),
         certain=config.certain,
         uncertain=config.uncertain,
         first_threshold=config.scg_threshold,
     )
-    cam, weight = hold_seed(seed, masks)
-    return Targets(images, tags, cam, weight, masks)
+    step = config.pamr_stride
+    for b, y, x in (inside[:, 0, ::step, ::step] == 0).nonzero().tolist():
+        rs_map[b, :, y, x], masks[b, y, x] = 0, VOID
+    cam = F.avg_pool2d(rs_map, rs_map.shape[2] // teacher.cam.shape[2])
+    return Targets(images, tags, cam, F.avg_pool2d(inside, 8), masks, inside), rs_map
 
 
 def mixed_targets(
-    config: TrainConfig, images: Tensor, tags: Tensor, teacher: Outputs, generator: torch.Generator
+    config: TrainConfig, plain: Targets, rs_map: Tensor, teacher: Outputs, generator: torch.Generator
 ) -> Targets:
     assert teacher.seg_logits is not None
+    images, tags = plain.images, plain.tags
     soft = torch.zeros_like(teacher.seg_logits)
     for picture, logits, present in zip(soft, teacher.seg_logits, tags, strict=True):
         labels = [0, *(k + 1 for k in range(len(CLASSES)) if present[k])]
         picture[labels] = logits[labels].softmax(dim=0)
+    if config.mixing == "epm":  # works on M_dec, after PAMR
+        halved = F.interpolate(images, size=small(config, images), mode="bilinear", antialias=True)
+        soft = pamr(halved, F.interpolate(soft, size=halved.shape[2:], mode="bilinear"))
     maps = F.interpolate(soft, size=images.shape[2:], mode="bilinear", align_corners=False)
     filtered = {} if config.mixing == "classmix" else {"certain": config.certain, "uncertain": config.uncertain}
     mixed = MIXING[config.mixing](images, tags, maps, generator=generator, **filtered)
-    cam, weight = class_shares(mixed.pseudo_masks, len(CLASSES), (teacher.cam.shape[2], teacher.cam.shape[3]))
-    return Targets(mixed.images, mixed.tags, cam, weight, mixed.pseudo_masks)
+    side, step = images.shape[2], config.pamr_stride
+    target, inside = torch.zeros_like(rs_map), torch.zeros_like(plain.inside)
+    for b in range(len(images)):
+        for y in range(side):
+            for x in range(side):
+                picture, place = divmod(int(mixed.source[b, y, x]), side * side)
+                row, column = divmod(place, side)
+                inside[b, 0, y, x] = plain.inside[picture, 0, row, column]
+                if (y % step, x % step) == (step // 2, step // 2):  # the middle of a position of M_rs
+                    present = mixed.tags[b] > 0
+                    target[b, :, y // step, x // step] = rs_map[picture, :, row // step, column // step] * present
+    masks = mixed.pseudo_masks.clone()
+    masks[inside[:, 0] == 0] = VOID
+    cam = F.avg_pool2d(target, target.shape[2] // teacher.cam.shape[2])
+    return Targets(mixed.images, mixed.tags, cam, F.avg_pool2d(inside, 8), masks, inside)
 
 
 # the terms, by their formulas in float64
+
+
+def inner_mean(cam: Tensor, inside: Tensor) -> Tensor:
+    """The mean of each map over the picture, positions that are partly padding counting as much less."""
+    share = F.avg_pool2d(inside, inside.shape[2] // cam.shape[2]).double()
+    return (cam.double() * share).sum(dim=(2, 3)) / share.sum(dim=(2, 3))
 
 
 def tag_term(logits: Tensor, tags: Tensor) -> Tensor:
@@ -141,26 +175,27 @@ def terms_of(
     teacher: SingleStageNetwork,
     images: Tensor,
     tags: Tensor,
+    inside: Tensor,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
     """All terms of a phase, weighted."""
     outputs = network(images, decode=phase.refine)
-    terms = {"tags": tag_term(outputs.tag_logits, tags)}
+    terms = {"tags": tag_term(inner_mean(outputs.cam, inside), tags)}
     if phase.puzzle:
         terms |= puzzle_terms(network, images, tags, outputs.cam)
     if phase.refine:
         with torch.no_grad():
             taught = teacher(images)
-        plain = plain_targets(config, images, tags, taught)
+        plain, rs_map = plain_targets(config, images, tags, inside, taught)
         assert {0, VOID} < set(plain.masks.unique().tolist()), "the pictures have background, void and a class"
         terms["cam"] = config.cam_weight * cam_term(outputs.cam, plain)
         terms["decoder"] = config.decoder_weight * decoder_term(outputs.seg_logits, plain.masks)
     if phase.mix:
-        mixed = mixed_targets(config, images, tags, taught, generator)
+        mixed = mixed_targets(config, plain, rs_map, taught, generator)
         assert not all(any(torch.equal(new, old) for old in images) for new in mixed.images), "something is pasted"
         assert len(mixed.masks.unique()) > 2
         outputs = network(mixed.images)
-        terms["mix_tags"] = config.mix_tag_weight * tag_term(outputs.tag_logits, mixed.tags)
+        terms["mix_tags"] = config.mix_tag_weight * tag_term(inner_mean(outputs.cam, mixed.inside), mixed.tags)
         terms["mix_cam"] = config.mix_cam_weight * cam_term(outputs.cam, mixed)
         terms["mix_decoder"] = config.mix_decoder_weight * decoder_term(outputs.seg_logits, mixed.masks)
     return terms
@@ -173,6 +208,7 @@ def trainer_for(tiny: TrainConfig, phase: Phase, **settings: float) -> Trainer:
     """A trainer whose weights move by exactly their gradient, with an average that is another network."""
     config = replace(
         tiny,
+        method="puzzle" if phase.puzzle else "rs",
         mixing=phase.mixing,
         learning_rate=1.0,
         head_factor=1.0,
@@ -212,19 +248,23 @@ def pictures(count: int) -> Tensor:
     return (200 * F.interpolate(coarse, size=(32, 32)) + 55 * fine).to(torch.uint8)
 
 
-def expect_step(trainer: Trainer, phase: Phase, sizes: tuple[int, ...]) -> None:
+def expect_step(trainer: Trainer, phase: Phase, sizes: tuple[int, ...], boxes: Tensor | None = None) -> None:
     """Make one step on ``sum(sizes)`` pictures and expect that of the sum of terms over parts of these sizes."""
     network, teacher = copy.deepcopy(trainer.network).train(), copy.deepcopy(trainer.average.network).eval()
     images, tags = pictures(sum(sizes)), TAGS[: sum(sizes)]
     generator = torch.Generator().manual_seed(derive_seed(trainer.config.seed, "mix", STEP))
+    inside = torch.ones(len(images), 1, 32, 32)
+    for plane, (top, left, bottom, right) in zip(inside, [] if boxes is None else boxes.tolist(), strict=False):
+        plane.fill_(0)[:, top:bottom, left:right] = 1
     wanted: dict[str, Tensor] = {}
-    for part_images, part_tags in zip(normalise(images).split(sizes), tags.split(sizes), strict=True):
-        terms = terms_of(trainer.config, phase, network, teacher, part_images, part_tags, generator)
+    parts = zip((normalise(images) * inside).split(sizes), tags.split(sizes), inside.split(sizes), strict=True)
+    for part_images, part_tags, part_inside in parts:
+        terms = terms_of(trainer.config, phase, network, teacher, part_images, part_tags, part_inside, generator)
         for name, term in terms.items():
             wanted[name] = wanted.get(name, torch.zeros(())) + term * len(part_tags) / sum(sizes)
 
     before = {name: value.detach().clone() for name, value in trainer.network.named_parameters()}
-    values = trainer.step(images, tags, phase, step=STEP, alpha=ALPHA)
+    values = trainer.step(images, tags, phase, step=STEP, alpha=ALPHA, boxes=boxes)
     assert values == pytest.approx({name: float(term.detach()) for name, term in wanted.items()}, rel=1e-4)
 
     names, weights = zip(*network.named_parameters(), strict=True)
@@ -251,7 +291,15 @@ def test_every_weight_moves_by_the_gradient_of_the_sum_of_terms(tiny: TrainConfi
     expect_step(trainer, PHASES[name], (4,))
 
 
-@pytest.mark.parametrize("name", ["cam", "rs", "edgepredictmix"])
+BOXES = torch.tensor([[0, 0, 32, 32], [4, 0, 28, 32], [0, 6, 32, 30], [8, 8, 26, 24]])
+
+
+@pytest.mark.parametrize("name", ["cam", "rs", "epm", "cutmix"])
+def test_padding_is_left_out_of_means_and_losses(tiny: TrainConfig, name: str) -> None:
+    expect_step(trainer_for(tiny, PHASES[name]), PHASES[name], (4,), BOXES)
+
+
+@pytest.mark.parametrize("name", ["cam", "rs", "epm"])
 def test_parts_of_a_batch_add_up_by_their_pictures(tiny: TrainConfig, name: str) -> None:
     trainer = trainer_for(tiny, PHASES[name], accumulate=2)
     expect_step(trainer, PHASES[name], (2, 2))

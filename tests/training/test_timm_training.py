@@ -12,7 +12,8 @@ from rsepm_edu.models.backbones import build_backbone
 from rsepm_edu.models.segmenters import build_segmenter
 from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.loop import Trainer
-from rsepm_edu.training.losses import Phase, refine
+from rsepm_edu.training.phases import Phase
+from rsepm_edu.training.step import Batch, refine
 from rsepm_edu.training.walk import WalkConfig
 
 pytest.importorskip("timm")
@@ -36,8 +37,8 @@ def test_a_step_of_the_full_method_trains_what_is_not_frozen(
     trainer = Trainer(config, CLASSES, torch.device("cpu"))
     before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
     frozen = {f"backbone.network.{name}" for name, _ in trainer.network.backbone.stages[0].named_parameters()}
-    losses = trainer.step(*batch, Phase(refine=True, mix=True), step=0)
-    assert set(losses) == {"tags", "cam", "decoder", "mix_tags", "mix_cam", "mix_decoder"}
+    losses = trainer.step(*batch, Phase(refine=True, mixing="epm"), step=0)
+    assert set(losses) == {"tags", "cam", "decoder", "mix_cam", "mix_decoder"}
     after = trainer.network.state_dict()
     assert all(torch.equal(after[name], before[name]) for name in frozen)
     parts = ("backbone.", "classifier.", "decoder.")
@@ -56,16 +57,16 @@ def test_refinement_and_walks_take_its_stages(
     trainer = Trainer(config, CLASSES, torch.device("cpu"))
     with torch.no_grad():
         outputs = trainer.average.network(images)
-        refined = refine(config, images, outputs, tags)
+        refined = refine(config, Batch(images, tags, torch.ones(2, 1, 64, 64)), outputs)
     assert outputs.cam.shape == (2, 3, 4, 4) and outputs.seg_logits is not None
     assert outputs.seg_logits.shape == (2, 4, 16, 16)
-    assert refined.pseudo_mask.shape == (2, 32, 32) and refined.seed.shape == (2, 3, 4, 4)
-    assert not refined.seed[0, 1].any() and bool(refined.seed.isfinite().all())
+    assert refined.pseudo_mask.shape == (2, 32, 32) and refined.scg_map.shape == (2, 3, 4, 4)
+    assert not refined.scg_map[0, 1].any() and bool(refined.scg_map.isfinite().all())
     backbone = build_backbone(name)
     for kind, stride in ((BoundaryNetwork, 4), (AffinityNetwork, 8)):
         network = kind(backbone)
         assert network.stride == stride
-        assert network.walk(images, refined.seed, radius=3, steps=4).shape == (2, 3, 64, 64)
+        assert network.walk(images, refined.scg_map, radius=3, steps=4).shape == (2, 3, 64, 64)
     assert build_segmenter("deeplabv2", name, CLASSES, rates=(1, 2))(images).shape == (2, 4, 4, 4)
 
 
