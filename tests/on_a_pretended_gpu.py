@@ -13,12 +13,13 @@ from rsepm_edu.evaluation.choosing import CRITERIA, choose_thresholds
 from rsepm_edu.evaluation.inference import segment
 from rsepm_edu.evaluation.scoring import score_seeds, segmentation_confusion
 from rsepm_edu.methods.dense_crf import dense_crf, with_background
+from rsepm_edu.multistage.config import MultistageConfig, StageConfig
+from rsepm_edu.multistage.run import Multistage, run_multistage
+from rsepm_edu.multistage.segmentation import SegmentationConfig
+from rsepm_edu.multistage.walk import WalkConfig
 from rsepm_edu.training.config import Mixing, TrainConfig
 from rsepm_edu.training.loop import Trainer, train
 from rsepm_edu.training.losses import Phase
-from rsepm_edu.training.multistage import Multistage, MultistageConfig, StageConfig, run_multistage
-from rsepm_edu.training.segmentation import SegmentationConfig
-from rsepm_edu.training.walk import WalkConfig
 from tests.pretend_gpu import GPU, PretendGpu, works
 
 pytestmark = [

@@ -28,7 +28,8 @@ LAYERS = {
     "evaluation": {"evaluation", "models", "data", "methods"} | EVERYWHERE,
     "viz": {"viz", "evaluation", "models", "data", "methods"} | EVERYWHERE,
     "training": {"training", "viz", "evaluation", "models", "data", "methods"} | EVERYWHERE,
-    "course": {"course", "training", "viz", "evaluation", "models", "data", "methods"} | EVERYWHERE,
+    "multistage": {"multistage", "training", "viz", "evaluation", "models", "data", "methods"} | EVERYWHERE,
+    "course": {"course", "multistage", "training", "viz", "evaluation", "models", "data", "methods"} | EVERYWHERE,
 }
 """Who may import whom within the package; cli may import everything."""
 

@@ -39,10 +39,10 @@ from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.files import atomic_write_text
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.models.segmenters import Segmenter
+from rsepm_edu.multistage.segmentation import SegmentationConfig, is_segmenter, load_segmenter, read_segmentation_config
 from rsepm_edu.training.checkpoint import load_checkpoint, load_network
 from rsepm_edu.training.config import WITHOUT_DECODER, TrainConfig, method_name
 from rsepm_edu.training.distributed import World, joined
-from rsepm_edu.training.segmentation import SegmentationConfig, is_segmenter, load_segmenter, read_segmentation_config
 from rsepm_edu.viz.cases import save_cases
 
 

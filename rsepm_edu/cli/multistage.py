@@ -11,20 +11,14 @@ from rsepm_edu.data.creatures import ensure_creatures
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation import tables
 from rsepm_edu.models.segmenters import Head
+from rsepm_edu.multistage.config import STAGE_PRESETS, MultistageConfig, StageConfig, Walk
+from rsepm_edu.multistage.run import Multistage, run_multistage
+from rsepm_edu.multistage.segmentation import SegmentationConfig
+from rsepm_edu.multistage.stages import SeedMap
+from rsepm_edu.multistage.walk import WalkConfig
 from rsepm_edu.training.checkpoint import load_checkpoint
 from rsepm_edu.training.config import WITHOUT_DECODER
 from rsepm_edu.training.keeping import LAST
-from rsepm_edu.training.multistage import (
-    STAGE_PRESETS,
-    Multistage,
-    MultistageConfig,
-    StageConfig,
-    Walk,
-    run_multistage,
-)
-from rsepm_edu.training.segmentation import SegmentationConfig
-from rsepm_edu.training.stages import SeedMap
-from rsepm_edu.training.walk import WalkConfig
 
 
 def add_command(parser: argparse.ArgumentParser) -> None:
@@ -35,9 +29,9 @@ def add_command(parser: argparse.ArgumentParser) -> None:
         "training sees a true mask; only the scores at the end do."
     )
     described = (
-        ("", StageConfig(), "training/multistage.py"),
-        ("walk.", WalkConfig(), "training/walk.py"),
-        ("segmentation.", SegmentationConfig(), "training/segmentation.py"),
+        ("", StageConfig(), "multistage/config.py"),
+        ("walk.", WalkConfig(), "multistage/walk.py"),
+        ("segmentation.", SegmentationConfig(), "multistage/segmentation.py"),
     )
     parser.epilog = "settings for --set: " + "; ".join(
         f"{', '.join(prefix + name for name in settings.to_dict())} (explained in rsepm_edu/{where})"

@@ -27,9 +27,9 @@ from rsepm_edu.methods.recurseed import decoder_loss
 from rsepm_edu.models.backbones import Backbone, check_backbone, copy_weights
 from rsepm_edu.models.device import resolve_device
 from rsepm_edu.models.segmenters import Head, Segmenter, build_segmenter
+from rsepm_edu.multistage.labelled import LabelledConfig, Task, train_labelled
 from rsepm_edu.training.checkpoint import read_config, read_state
 from rsepm_edu.training.config import Optimizer, Precision
-from rsepm_edu.training.labelled import LabelledConfig, Task, train_labelled
 from rsepm_edu.training.optimizer import freeze, make_optimizer
 
 FORMAT = "segmenter 1"

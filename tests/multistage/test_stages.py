@@ -15,14 +15,14 @@ from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.inference import multi_scale_maps, restrict_to_tags, segmenter_probabilities
 from rsepm_edu.models.network import SingleStageNetwork, build_network
 from rsepm_edu.models.segmenters import build_segmenter
-from rsepm_edu.training.stages import (
+from rsepm_edu.multistage.stages import (
     write_predictions,
     write_pseudo_masks,
     write_seeds,
     write_walk_labels,
     write_walked_seeds,
 )
-from rsepm_edu.training.walk import WalkConfig, build_walk_network, walk_labels
+from rsepm_edu.multistage.walk import WalkConfig, build_walk_network, walk_labels
 
 CPU = torch.device("cpu")
 

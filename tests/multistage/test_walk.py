@@ -20,10 +20,9 @@ from rsepm_edu.evaluation.thresholds import ThresholdSweep
 from rsepm_edu.methods.random_walk import affinity_labels
 from rsepm_edu.models.affinity import WalkNetwork
 from rsepm_edu.models.backbones import build_backbone
-from rsepm_edu.training import labelled, walk
-from rsepm_edu.training.labelled import LabelledDataset
-from rsepm_edu.training.loop import NotFiniteError
-from rsepm_edu.training.walk import (
+from rsepm_edu.multistage import labelled, walk
+from rsepm_edu.multistage.labelled import LabelledDataset
+from rsepm_edu.multistage.walk import (
     WALK_PRESETS,
     WalkConfig,
     build_walk_network,
@@ -32,6 +31,7 @@ from rsepm_edu.training.walk import (
     train_walk,
     walk_labels,
 )
+from rsepm_edu.training.loop import NotFiniteError
 
 VOID = 255
 

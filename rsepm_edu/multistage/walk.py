@@ -24,9 +24,9 @@ from rsepm_edu.methods.random_walk import affinity_labels, affinity_loss, confid
 from rsepm_edu.models.affinity import AffinityNetwork, BoundaryNetwork, WalkNetwork
 from rsepm_edu.models.backbones import Backbone, build_backbone, check_backbone, copy_weights
 from rsepm_edu.models.device import resolve_device
+from rsepm_edu.multistage.labelled import LabelledConfig, Task, train_labelled
 from rsepm_edu.training.checkpoint import read_config, read_state
 from rsepm_edu.training.config import Precision
-from rsepm_edu.training.labelled import LabelledConfig, Task, train_labelled
 
 FORMAT = "walk 1"
 
