@@ -17,11 +17,13 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/instructors.md"]
 
-EVERYWHERE = {"errors", "files", "labels"}
+EVERYWHERE = {"errors", "files", "labels", "device", "processes"}
 LAYERS = {
     "errors": EVERYWHERE,
     "files": EVERYWHERE,
     "labels": EVERYWHERE,
+    "device": EVERYWHERE,
+    "processes": EVERYWHERE,
     "methods": {"methods", "errors", "labels"},
     "data": {"data"} | EVERYWHERE,
     "models": {"models", "data", "methods"} | EVERYWHERE,

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from rsepm_edu.data.voc import VocDataset
+from rsepm_edu.device import resolve_device
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.choosing import CRITERIA, DEFAULT_WAYS
 from rsepm_edu.evaluation.inference import SCALES
-from rsepm_edu.models.device import resolve_device
 from rsepm_edu.training.config import Settings
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)

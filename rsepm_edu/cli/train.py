@@ -9,8 +9,8 @@ from rsepm_edu.cli.options import add_changes, add_common, parse_change
 from rsepm_edu.data.creatures import ensure_creatures
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
+from rsepm_edu.processes import joined
 from rsepm_edu.training.config import PRESETS, TrainConfig, preset
-from rsepm_edu.training.distributed import joined
 from rsepm_edu.training.estimate import estimate
 from rsepm_edu.training.keeping import LAST
 from rsepm_edu.training.loop import Trainer, train

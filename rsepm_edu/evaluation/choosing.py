@@ -14,6 +14,7 @@ from rsepm_edu.evaluation.inference import SCALES, evaluation_mode
 from rsepm_edu.evaluation.maskfree import ClassifierSight, ColourInformation, Criterion, Otsu, Stability
 from rsepm_edu.evaluation.scoring import seed_maps
 from rsepm_edu.models.network import SingleStageNetwork
+from rsepm_edu.processes import World
 
 CRITERIA: dict[str, type[Criterion]] = {
     "colour": ColourInformation,
@@ -44,6 +45,7 @@ def choose_thresholds(
     decode: bool = True,
     scg_threshold: float = 0.50,
     pamr_stride: int = 4,
+    world: World | None = None,
     progress: bool = True,
 ) -> Chosen:
     """Look at every seed of a network in each of the ways, without masks.
@@ -58,7 +60,11 @@ def choose_thresholds(
         ways: names among ``CRITERIA``.
         pictures: look at so many, evenly spread over the data set, or at all if there are fewer.
         scales, mirror, decode, scg_threshold, pamr_stride: of the seeds, see ``seed_maps``; as they will be scored.
+        world: processes that share the pictures, all with the same arguments; None: this one alone.
         progress: show a bar.
+
+    Returns:
+        The criteria over all pictures looked at, in every process.
 
     Raises:
         UserError: an unknown way.
@@ -68,10 +74,12 @@ def choose_thresholds(
     if unknown:
         raise UserError(f"choice: expected some of {', '.join(CRITERIA)}, got {', '.join(unknown)}")
     device = next(network.parameters()).device
+    world = world or World(device)
     settings: dict[str, Any] = {"decode": decode, "scg_threshold": scg_threshold, "pamr_stride": pamr_stride}
     chosen: Chosen = {way: {} for way in ways}
     indices = spread(len(dataset), pictures) if ways else []
-    for index in tqdm(indices, desc="choosing", disable=not progress, leave=False):
+    share = [indices[place] for place in world.share(len(indices))]
+    for index in tqdm(share, desc="choosing", disable=not (progress and world.is_main), leave=False):
         sample = dataset.sample(index, masks=False)
         raw = sample["image"].as_subclass(Tensor)[None].to(device)
         images, tags = normalise(raw), sample["tags"][None].to(device)
@@ -91,7 +99,7 @@ def choose_thresholds(
                         criterion.update(seed, images, tags, _classifier(network))
                     case Otsu():
                         criterion.update(seed)
-    return chosen
+    return merge_chosen(world.gather(chosen))
 
 
 def spread(length: int, count: int) -> list[int]:

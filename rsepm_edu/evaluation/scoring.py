@@ -25,6 +25,7 @@ from rsepm_edu.methods.pamr import pamr
 from rsepm_edu.methods.scg import scg
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.models.segmenters import Segmenter
+from rsepm_edu.processes import World
 
 SEEDS = ("cam", "cam+pamr", "cam+scg", "cam+scg+pamr")
 DECODER_SEEDS = ("decoder", "decoder+pamr")
@@ -152,6 +153,7 @@ def score_seeds(
     decode: bool = True,
     scg_threshold: float = 0.50,
     pamr_stride: int = 4,
+    world: World | None = None,
     progress: bool = True,
 ) -> SeedScores:
     """Score all seeds of a network on a split opened with ``masks=True``, its tags given (seed quality).
@@ -161,11 +163,17 @@ def score_seeds(
         dataset: with masks.
         decode: whether the decoder is trained and worth scoring.
         scg_threshold, pamr_stride: see ``seed_maps``; best as in training.
+        world: processes that share the pictures, all with the same arguments; None: this one alone.
         progress: show a bar.
+
+    Returns:
+        The scores over all pictures, in every process.
     """
     device = next(network.parameters()).device
+    world = world or World(device)
     result = SeedScores(dataset.classes)
-    for sample in tqdm(dataset, desc="scoring", disable=not progress, leave=False):
+    share = dataset.take(world.share(len(dataset)))
+    for sample in tqdm(share, desc="scoring", disable=not (progress and world.is_main), leave=False):
         images = normalise(sample["image"].as_subclass(Tensor)[None].to(device))
         tags = sample["tags"][None].to(device)
         seeds, labels = seed_maps(
@@ -179,6 +187,9 @@ def score_seeds(
             pamr_stride=pamr_stride,
         )
         result.update(seeds, labels, sample["mask"].as_subclass(Tensor)[None].to(device))
+    result, *others = world.gather(result)
+    for other in others:
+        result.merge(other)
     return result
 
 
@@ -188,19 +199,29 @@ def segmentation_confusion(
     *,
     scales: Sequence[float] = SCALES,
     mirror: bool = True,
+    world: World | None = None,
     progress: bool = True,
 ) -> Tensor:
     """The final segmentation on a split opened with ``masks=True``, no tags given (see ``segment``).
 
+    Args:
+        network: on the device to use.
+        dataset: with masks.
+        scales, mirror: see ``segment``.
+        world: processes that share the pictures, all with the same arguments; None: this one alone.
+        progress: show a bar.
+
     Returns:
-        The confusion matrix, (K+1)×(K+1) int64 on the CPU.
+        The confusion matrix of all pictures, (K+1)×(K+1) int64 on the CPU, in every process.
     """
     device = next(network.parameters()).device
+    world = world or World(device)
     labels = len(dataset.classes) + 1
     total = torch.zeros(labels, labels, dtype=torch.int64)
-    for sample in tqdm(dataset, desc="scoring", disable=not progress, leave=False):
+    share = dataset.take(world.share(len(dataset)))
+    for sample in tqdm(share, desc="scoring", disable=not (progress and world.is_main), leave=False):
         image = sample["image"].as_subclass(Tensor)[None].to(device)
         prediction = segment(network, image, scales=scales, mirror=mirror)
         mask = sample["mask"].as_subclass(Tensor)[None].to(device)
         total += confusion_matrix(prediction, mask, labels).cpu()
-    return total
+    return world.sum(total)

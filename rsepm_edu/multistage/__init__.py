@@ -1,1 +1,1 @@
-"""From pseudo masks to a segmenter: seeds, walks and dense CRF, stage by stage, each in files on the disk."""
+"""From seeds to a segmenter of its own, by way of walks, dense CRF and pseudo masks: each stage leaves files."""

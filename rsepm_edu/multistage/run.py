@@ -23,11 +23,11 @@ from typing import Any
 import torch
 
 from rsepm_edu.data.voc import VocDataset
+from rsepm_edu.device import resolve_device
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.evaluation.thresholds import THRESHOLDS
 from rsepm_edu.models.affinity import WalkNetwork
-from rsepm_edu.models.device import resolve_device
 from rsepm_edu.models.segmenters import Head, Segmenter
 from rsepm_edu.multistage.config import MultistageConfig
 from rsepm_edu.multistage.crf import refine_labels, refine_probabilities

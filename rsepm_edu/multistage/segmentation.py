@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from rsepm_edu.data.voc import read_classes
+from rsepm_edu.device import resolve_device
 from rsepm_edu.errors import UserError
 from rsepm_edu.methods.recurseed import decoder_loss
 from rsepm_edu.models.backbones import Backbone, check_backbone, copy_weights
-from rsepm_edu.models.device import resolve_device
 from rsepm_edu.models.segmenters import Head, Segmenter, build_segmenter
 from rsepm_edu.multistage.labelled import LabelledConfig, Task, train_labelled
 from rsepm_edu.training.checkpoint import read_config, read_state

@@ -19,11 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rsepm_edu.device import resolve_device
 from rsepm_edu.evaluation.thresholds import labels_at
 from rsepm_edu.methods.random_walk import affinity_labels, affinity_loss, confident_labels
 from rsepm_edu.models.affinity import AffinityNetwork, BoundaryNetwork, WalkNetwork
 from rsepm_edu.models.backbones import Backbone, build_backbone, check_backbone, copy_weights
-from rsepm_edu.models.device import resolve_device
 from rsepm_edu.multistage.labelled import LabelledConfig, Task, train_labelled
 from rsepm_edu.training.checkpoint import read_config, read_state
 from rsepm_edu.training.config import Precision

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from rsepm_edu.data.voc import VocDataset
+from rsepm_edu.device import resolve_device
 from rsepm_edu.evaluation.choosing import PICTURES, choose_thresholds, thresholds_of
 from rsepm_edu.evaluation.inference import SCALES
 from rsepm_edu.evaluation.scoring import score_seeds
 from rsepm_edu.evaluation.tables import Row
-from rsepm_edu.models.device import resolve_device
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.training.checkpoint import load_checkpoint, load_network
 from rsepm_edu.training.config import WITHOUT_DECODER, Method, Mixing, TrainConfig, method_name

@@ -26,9 +26,10 @@ from rsepm_edu.files import atomic_write_text
 from rsepm_edu.methods.puzzle import alpha_at, merge, tile
 from rsepm_edu.models.network import Outputs, SingleStageNetwork
 from rsepm_edu.models.synced_norm import synchronise_batch_norm
+from rsepm_edu.processes import World, joined
 from rsepm_edu.training.checkpoint import Checkpoint, network_from_config
 from rsepm_edu.training.config import TrainConfig
-from rsepm_edu.training.distributed import World, global_means, joined, replicate, without_exchange
+from rsepm_edu.training.distributed import global_means, replicate, without_exchange
 from rsepm_edu.training.interruption import StopRequests
 from rsepm_edu.training.keeping import LAST, Keeper, Resume, find_previous
 from rsepm_edu.training.losses import (
