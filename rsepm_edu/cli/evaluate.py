@@ -5,7 +5,6 @@ import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from rsepm_edu.cli.options import add_common, add_scales, add_ways, expect_classes, on_device
 from rsepm_edu.data.creatures import ensure_creatures
@@ -25,6 +24,7 @@ from rsepm_edu.evaluation.scoring import (
     score_seeds,
     segmentation_confusion,
 )
+from rsepm_edu.evaluation.seed_options import SeedOptions
 from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.files import atomic_write_text
 from rsepm_edu.models.network import SingleStageNetwork
@@ -32,7 +32,8 @@ from rsepm_edu.models.segmenters import Segmenter
 from rsepm_edu.multistage.segmentation import SegmentationConfig, is_segmenter, load_segmenter, read_segmentation_config
 from rsepm_edu.processes import World, joined
 from rsepm_edu.training.checkpoint import load_checkpoint, load_network
-from rsepm_edu.training.config import WITHOUT_DECODER, TrainConfig, method_name
+from rsepm_edu.training.config import TrainConfig, method_name
+from rsepm_edu.training.seed_options import seed_options_of
 from rsepm_edu.viz.cases import save_cases
 
 
@@ -114,11 +115,12 @@ def _evaluate_final(
         dataset = _scored_split(options, split, network.classes)
         classes = _parse_classes(options.classes, dataset.classes)
         looked_at = _map_to_look_at(options, [method])
-    maps = {"scales": options.scales, "world": world, "progress": not options.quiet}
-    confusion = segmentation_confusion(network, dataset, **maps)
+    progress = not options.quiet
+    confusion = segmentation_confusion(network, dataset, scales=options.scales, world=world, progress=progress)
     result = scores(confusion, dataset.classes, classes=classes)
     rows = [Row.from_scores(method, result, threshold=None, oracle=False, seed=config.seed)]
-    drawn = label_maps(network, dataset, tags=False, **maps)
+    seen = SeedOptions(scales=options.scales)
+    drawn = label_maps(network, dataset, seen, tags=False, world=world, progress=progress)
     counts = {method: MapCounts(None, confusion)}
     class_tables = _class_tables(options, world, dataset, counts, looked_at, classes, drawn)
     if world.is_main:
@@ -130,25 +132,18 @@ def _evaluate_seeds(
 ) -> None:
     """Every map as a seed, tags given."""
     split = options.split or "train"
-    decode = config.method not in WITHOUT_DECODER
+    maps, progress = seed_options_of(config, scales=options.scales), not options.quiet
     with world.one_voice():
         dataset = _scored_split(options, split, network.classes)
         classes = _parse_classes(options.classes, dataset.classes)
-        looked_at = _map_to_look_at(options, [*SEEDS, *([*DECODER_SEEDS, ARGMAX] if decode else [])])
-    maps: dict[str, Any] = {
-        "scales": options.scales,
-        "scg_threshold": config.scg_threshold,
-        "pamr_stride": config.pamr_stride,
-        "world": world,
-        "progress": not options.quiet,
-    }
-    chosen = choose_thresholds(network, dataset, ways=options.choose, decode=decode, **maps)
-    seed_scores = score_seeds(network, dataset, decode=decode, **maps)
+        looked_at = _map_to_look_at(options, [*SEEDS, *([*DECODER_SEEDS, ARGMAX] if maps.decode else [])])
+    chosen = choose_thresholds(network, dataset, maps, ways=options.choose, world=world, progress=progress)
+    seed_scores = score_seeds(network, dataset, maps, world=world, progress=progress)
     rows = seed_scores.rows(seed=config.seed, chosen=thresholds_of(chosen), classes=classes)
     counts = seed_counts(seed_scores, classes=classes)
     threshold = None if looked_at is None else counts[looked_at].threshold
     seed = None if looked_at is None or threshold is None else (looked_at, threshold)
-    drawn = label_maps(network, dataset, tags=True, seed=seed, **maps)
+    drawn = label_maps(network, dataset, maps, tags=True, seed=seed, world=world, progress=progress)
     class_tables = _class_tables(options, world, dataset, counts, looked_at, classes, drawn)
     if world.is_main:
         _show(options, rows, class_tables, split, classes, config)

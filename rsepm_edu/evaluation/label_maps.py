@@ -1,6 +1,7 @@
 """The label map a network draws on each picture of a split, and how close it comes to the truth."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -11,8 +12,9 @@ from rsepm_edu.data.transforms import normalise
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.evaluation.boundary import boundary_counts
 from rsepm_edu.evaluation.cases import Extremes
-from rsepm_edu.evaluation.inference import SCALES, multi_scale_maps, predict_labels, segment
+from rsepm_edu.evaluation.inference import multi_scale_maps, predict_labels, segment
 from rsepm_edu.evaluation.scoring import seed_maps
+from rsepm_edu.evaluation.seed_options import DEFAULT_OPTIONS, SeedOptions
 from rsepm_edu.evaluation.thresholds import labels_at
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.models.segmenters import Segmenter
@@ -31,13 +33,10 @@ class LabelMap(NamedTuple):
 def label_maps(
     network: SingleStageNetwork | Segmenter,
     dataset: VocDataset,
+    options: SeedOptions = DEFAULT_OPTIONS,
     *,
     tags: bool,
     seed: tuple[str, float] | None = None,
-    scales: Sequence[float] = SCALES,
-    mirror: bool = True,
-    scg_threshold: float = 0.50,
-    pamr_stride: int = 4,
     world: World | None = None,
     progress: bool = True,
 ) -> Iterator[LabelMap]:
@@ -46,11 +45,10 @@ def label_maps(
     Args:
         network: on the device to use.
         dataset: with masks.
+        options: scales and mirror images, and how the map ``seed`` is made.
         tags: whether the picture's tags are given to a single-stage network; without them see ``segment``.
         seed: where they are: one of ``scoring.SEEDS`` or ``scoring.DECODER_SEEDS`` and a background threshold, for that
             map in place of the decoder's arg-max.
-        scales, mirror: see ``multi_scale_maps``.
-        scg_threshold, pamr_stride: see ``seed_maps``.
         world: processes that share the pictures, all with the same arguments; None: this one alone.
         progress: show a bar.
 
@@ -65,22 +63,13 @@ def label_maps(
         given = sample["tags"][None].to(device)
         batch = normalise(image[None].to(device))
         if not tags:
-            labels = segment(network, batch, scales=scales, mirror=mirror)
+            labels = segment(network, batch, scales=options.scales, mirror=options.mirror)
         elif seed is None:
-            labels = predict_labels(
-                multi_scale_maps(_single_stage(network), batch, scales=scales, mirror=mirror), given
-            )
+            maps = multi_scale_maps(_single_stage(network), batch, scales=options.scales, mirror=options.mirror)
+            labels = predict_labels(maps, given)
         else:
-            seeds, _ = seed_maps(
-                _single_stage(network),
-                batch,
-                given,
-                scales=scales,
-                mirror=mirror,
-                decode=seed[0].startswith("decoder"),
-                scg_threshold=scg_threshold,
-                pamr_stride=pamr_stride,
-            )
+            wanted = replace(options, decode=seed[0].startswith("decoder"))
+            seeds, _ = seed_maps(_single_stage(network), batch, given, wanted)
             labels = labels_at(seeds[seed[0]], seed[1])
         yield LabelMap(sample["name"], image, labels[0], sample["mask"].as_subclass(Tensor).to(device))
 

@@ -18,6 +18,7 @@ from rsepm_edu.evaluation.inference import (
     segment,
 )
 from rsepm_edu.evaluation.metrics import confusion_matrix, scores
+from rsepm_edu.evaluation.seed_options import DEFAULT_OPTIONS, SeedOptions
 from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.evaluation.thresholds import ThresholdSweep
 from rsepm_edu.methods.cam import normalize_cam
@@ -36,12 +37,7 @@ def seed_maps(
     network: SingleStageNetwork,
     images: Tensor,
     tags: Tensor,
-    *,
-    scales: Sequence[float] = SCALES,
-    mirror: bool = True,
-    decode: bool = True,
-    scg_threshold: float = 0.50,
-    pamr_stride: int = 4,
+    options: SeedOptions = DEFAULT_OPTIONS,
 ) -> tuple[dict[str, Tensor], Tensor | None]:
     """The seeds a network gives for pictures whose tags are known.
 
@@ -52,28 +48,25 @@ def seed_maps(
         network: trained.
         images: B×3×H×W normalised, on its device.
         tags: B×K in {0, 1}.
-        scales, mirror: see ``multi_scale_maps``.
-        decode: the decoder's maps too, its probabilities restricted to the tags.
-        scg_threshold: ``first_threshold`` of ``scg``.
-        pamr_stride: pixels per position of PAMR.
+        options: scales, whether the decoder's maps too (its probabilities restricted to the tags), SCG and PAMR.
 
     Returns:
         Maps B×K×H×W in [0, 1] by name (``SEEDS`` and, if wanted, ``DECODER_SEEDS``), and the decoder's arg-max labels
         B×H×W (background as the decoder itself sees it) or None.
     """
-    maps = multi_scale_maps(network, images, tags, scales=scales, mirror=mirror, decode=decode)
+    maps = multi_scale_maps(network, images, tags, scales=options.scales, mirror=options.mirror, decode=options.decode)
     size = (images.shape[2], images.shape[3])
     with evaluation_mode(network), torch.no_grad():
         outputs = network(images.contiguous(memory_format=torch.channels_last), decode=False)
         coarse = F.interpolate(maps.cam, outputs.cam.shape[2:], mode="bilinear", align_corners=False, antialias=True)
-        spread = scg(outputs.stages[2:], normalize_cam(coarse), tags, first_threshold=scg_threshold)
+        spread = scg(outputs.stages[2:], normalize_cam(coarse), tags, first_threshold=options.scg_threshold)
     plain = {"cam": maps.cam, "cam+scg": _resize(spread, size)}
     labels = None
     if maps.probabilities is not None:
         plain["decoder"] = restrict_to_tags(maps.probabilities, tags)[:, 1:]
         labels = predict_labels(maps, tags)
     # One call for all: the affinity, the dear part of PAMR, depends on the picture alone.
-    small = (max(1, size[0] // pamr_stride), max(1, size[1] // pamr_stride))
+    small = (max(1, size[0] // options.pamr_stride), max(1, size[1] // options.pamr_stride))
     picture = F.interpolate(images, small, mode="bilinear", align_corners=False, antialias=True)
     refined = pamr(picture, _resize(torch.cat(list(plain.values()), dim=1), small))
     stretched = _resize(normalize_cam(refined), size).chunk(len(plain), dim=1)
@@ -147,12 +140,8 @@ class SeedScores:
 def score_seeds(
     network: SingleStageNetwork,
     dataset: VocDataset,
+    options: SeedOptions = DEFAULT_OPTIONS,
     *,
-    scales: Sequence[float] = SCALES,
-    mirror: bool = True,
-    decode: bool = True,
-    scg_threshold: float = 0.50,
-    pamr_stride: int = 4,
     world: World | None = None,
     progress: bool = True,
 ) -> SeedScores:
@@ -161,8 +150,7 @@ def score_seeds(
     Args:
         network: on the device to use.
         dataset: with masks.
-        decode: whether the decoder is trained and worth scoring.
-        scg_threshold, pamr_stride: see ``seed_maps``; best as in training.
+        options: how the seeds are made; best as in training.
         world: processes that share the pictures, all with the same arguments; None: this one alone.
         progress: show a bar.
 
@@ -176,16 +164,7 @@ def score_seeds(
     for sample in tqdm(share, desc="scoring", disable=not (progress and world.is_main), leave=False):
         images = normalise(sample["image"].as_subclass(Tensor)[None].to(device))
         tags = sample["tags"][None].to(device)
-        seeds, labels = seed_maps(
-            network,
-            images,
-            tags,
-            scales=scales,
-            mirror=mirror,
-            decode=decode,
-            scg_threshold=scg_threshold,
-            pamr_stride=pamr_stride,
-        )
+        seeds, labels = seed_maps(network, images, tags, options)
         result.update(seeds, labels, sample["mask"].as_subclass(Tensor)[None].to(device))
     result, *others = world.gather(result)
     for other in others:

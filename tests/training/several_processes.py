@@ -23,6 +23,7 @@ from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.choosing import choose_thresholds
 from rsepm_edu.evaluation.label_maps import compare_label_maps, label_maps
 from rsepm_edu.evaluation.scoring import score_seeds, segmentation_confusion
+from rsepm_edu.evaluation.seed_options import SeedOptions
 from rsepm_edu.processes import World, joined
 from rsepm_edu.training import loop
 from rsepm_edu.training.checkpoint import load_network
@@ -57,13 +58,13 @@ def nan_on_the_last_rank() -> Any:
 
 def scores_of(checkpoint: Path | str, root: Path | str, world: World) -> dict[str, Any]:
     """What the functions of evaluation find, as plain numbers; and how many pictures this process has opened."""
-    network = load_network(checkpoint)
+    network, options = load_network(checkpoint), SeedOptions(scales=(1.0,))
     dataset, three = VocDataset(root, "train", masks=True), VocDataset(root, "val", masks=True)
     with patch.object(VocDataset, "sample", autospec=True, side_effect=VocDataset.sample) as opened:
-        chosen = choose_thresholds(network, dataset, scales=(1.0,), pictures=5, world=world, progress=False)
-        seeds = score_seeds(network, dataset, scales=(1.0,), world=world, progress=False)
+        chosen = choose_thresholds(network, dataset, options, pictures=5, world=world, progress=False)
+        seeds = score_seeds(network, dataset, options, world=world, progress=False)
         confusion = segmentation_confusion(network, three, scales=(1.0,), world=world, progress=False)
-        maps = label_maps(network, three, tags=True, scales=(1.0,), world=world, progress=False)
+        maps = label_maps(network, three, options, tags=True, world=world, progress=False)
         seen = compare_label_maps(maps, three, count=2, boundary=True, world=world)
     assert seeds.labels is not None and seen.boundary is not None
     return {
