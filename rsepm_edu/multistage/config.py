@@ -10,7 +10,7 @@ from rsepm_edu.models.segmenters import Head
 from rsepm_edu.multistage.crf import FINAL_SIGMAS, LABEL_SIGMAS, Sigmas
 from rsepm_edu.multistage.segmentation import SEGMENTATION_PRESETS, SegmentationConfig
 from rsepm_edu.multistage.stages import SeedMap
-from rsepm_edu.multistage.walk import WALK_PRESETS, Kind, WalkConfig
+from rsepm_edu.multistage.walk import WALK_PRESETS, WalkConfig
 from rsepm_edu.training.config import Settings
 
 Walk = Literal["boundary", "affinity", "none"]
@@ -86,21 +86,54 @@ STAGE_PRESETS: dict[str, StageConfig] = {
 # AffinityNet's maps are coarser than IRNet's: 12 positions for a picture of 96 pixels, beside 64 for a crop of 512.
 AFFINITY_STEPS = {"creatures-cpu": 8}
 
+AFFINITY_RADIUS = 5
+"""Of the pairs that AffinityNet learns from, as published; presets whose radius is smaller keep theirs."""
+
 
 @dataclass(frozen=True)
 class MultistageConfig:
-    """Settings of all stages; what two of them share (split, kind of walk) is that of ``stages``."""
+    """Settings of all stages: what lies between the networks, and of each training what is its own."""
 
     stages: StageConfig = field(default_factory=StageConfig)
     walk: WalkConfig = field(default_factory=WalkConfig)
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
 
-    def __post_init__(self) -> None:
-        kind: Kind = self.walk.kind if self.stages.walk == "none" else self.stages.walk
-        radius = min(self.walk.radius, 5) if kind == "affinity" else self.walk.radius  # as each was published
-        split = self.stages.split
-        object.__setattr__(self, "walk", replace(self.walk, kind=kind, radius=radius, split=split))
-        object.__setattr__(self, "segmentation", replace(self.segmentation, split=split))
+    def settings(self) -> dict[str, Any]:
+        """Every setting by name: those between the networks as they are, those of the trainings as walk.… and so on."""
+        parts = {"": self.stages, "walk.": self.walk, "segmentation.": self.segmentation}
+        return {prefix + name: value for prefix, part in parts.items() for name, value in part.to_dict().items()}
+
+    def with_settings(self, changes: dict[str, Any]) -> "MultistageConfig":
+        """The same with other values of some settings, named as in ``settings``.
+
+        Raises:
+            UserError: a value out of range.
+        """
+        parts: dict[str, dict[str, Any]] = {}
+        for name, value in changes.items():
+            part, _, own = name.rpartition(".")
+            parts.setdefault(part or "stages", {})[own] = value
+        return replace(self, **{part: replace(getattr(self, part), **own) for part, own in parts.items()})
+
+    def unused(self) -> dict[str, str]:
+        """Settings that change nothing beside the others, each with the reason."""
+        found: dict[str, str] = {}
+        if self.stages.walk == "none":
+            walk = ("walk_radius", "walk_steps", "foreground", "background")
+            own = (name for name in self.settings() if name.startswith("walk."))
+            found |= dict.fromkeys((*walk, *own), "there is no walk")
+        if not self.stages.crf:
+            found["final_sigmas"] = "there is no CRF"
+            if self.stages.walk == "none":
+                found["label_sigmas"] = "there is neither a CRF nor a walk"
+        if self.segmentation.head == "deeplabv2":
+            found |= dict.fromkeys(("segmentation.channels", "segmentation.separable"), "DeepLabv2 has no decoder")
+        if self.segmentation.optimizer == "adamw":
+            found["segmentation.momentum"] = "adamw keeps its own"
+        for part, settings in (("walk", self.walk), ("segmentation", self.segmentation)):
+            if settings.backbone == "creatures":
+                found[f"{part}.output_stride"] = "the creatures backbone always has 8"
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """The settings by part and name, weights without their folder."""
@@ -125,10 +158,13 @@ class MultistageConfig:
         """
         if name not in STAGE_PRESETS:
             raise UserError(f"preset: expected one of {', '.join(STAGE_PRESETS)}, got {name!r}")
-        if stages.get("walk") == "affinity" and name in AFFINITY_STEPS:
-            stages = {"walk_steps": AFFINITY_STEPS[name]} | stages
+        walk = WALK_PRESETS[name]
+        if stages.get("walk") == "affinity":
+            walk = replace(walk, radius=min(walk.radius, AFFINITY_RADIUS))
+            if name in AFFINITY_STEPS:
+                stages = {"walk_steps": AFFINITY_STEPS[name]} | stages
         return cls(
             replace(STAGE_PRESETS[name], **stages),
-            replace(WALK_PRESETS[name], seed=seed),
+            replace(walk, seed=seed),
             replace(SEGMENTATION_PRESETS[name], seed=seed, head=head),
         )

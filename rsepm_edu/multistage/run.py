@@ -31,6 +31,7 @@ from rsepm_edu.models.affinity import WalkNetwork
 from rsepm_edu.models.segmenters import Head, Segmenter
 from rsepm_edu.multistage.config import MultistageConfig
 from rsepm_edu.multistage.crf import refine_labels, refine_probabilities
+from rsepm_edu.multistage.labelled import LabelledConfig
 from rsepm_edu.multistage.records import claim, digest, fingerprint, training_settings
 from rsepm_edu.multistage.segmentation import train_segmenter
 from rsepm_edu.multistage.stages import (
@@ -132,12 +133,21 @@ class Multistage:
 
     @cached_property
     def walk_network(self) -> WalkNetwork:
-        """The trained walk network."""
-        labels, config = self.labels, self.config.walk
-        folder = self._stage(f"3_walk_{config.kind}", self._walk_record)
+        """The trained walk network.
+
+        Raises:
+            UserError: the settings ask for no walk.
+        """
+        kind, config = self.config.stages.walk, self.config.walk
+        if kind == "none":
+            raise UserError("walk: expected boundary or affinity for a walk network, got none")
+        labels = self.labels
+        folder = self._stage(f"3_walk_{kind}", self._walk_record)
         return train_walk(
             config,
+            kind,
             self.root,
+            self.config.stages.split,
             labels,
             folder,
             backbone=self.network.backbone if config.weights == "none" else None,
@@ -205,11 +215,11 @@ class Multistage:
     def segmenter(self) -> Segmenter:
         """The trained segmenter."""
         masks, config = self.masks, self.config.segmentation
-        record = self._mask_record | {"segmentation": training_settings(config)}
-        folder = self._stage(self.segmenter_folder.name, record)
+        folder = self._stage(self.segmenter_folder.name, self._segmenter_record)
         return train_segmenter(
             config,
             self.root,
+            self.config.stages.split,
             masks,
             folder,
             backbone=self.network.backbone if config.weights == "none" else None,
@@ -328,7 +338,7 @@ class Multistage:
 
     @property
     def _walk_record(self) -> dict[str, Any]:
-        return self._label_record | {"walk": training_settings(self.config.walk)}
+        return self._label_record | {"walk": {"kind": self.config.stages.walk, **self._training(self.config.walk)}}
 
     @property
     def _walked_record(self) -> dict[str, Any]:
@@ -341,6 +351,13 @@ class Multistage:
         before = self._seed_record if stages.walk == "none" else self._walked_record
         sigmas = stages.label_sigmas if stages.crf else None
         return before | {"masks": {"threshold": self.threshold, "crf": stages.crf, "sigmas": sigmas}}
+
+    @property
+    def _segmenter_record(self) -> dict[str, Any]:
+        return self._mask_record | {"segmentation": self._training(self.config.segmentation)}
+
+    def _training(self, config: LabelledConfig) -> dict[str, Any]:
+        return {"split": self.config.stages.split, **training_settings(config)}
 
     @property
     def _refine_labels(self) -> Any:

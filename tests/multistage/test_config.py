@@ -19,10 +19,10 @@ def test_every_preset_has_its_three_parts() -> None:
     assert STAGE_PRESETS.keys() == WALK_PRESETS.keys() == SEGMENTATION_PRESETS.keys()
     for name in STAGE_PRESETS:
         config = MultistageConfig.preset(name, seed=3, head="deeplabv2", walk="affinity", threshold=0.4)
-        assert config.stages.threshold == 0.4 and config.walk.kind == "affinity" and config.walk.radius == 5
-        assert config.walk.split == config.segmentation.split == config.stages.split
+        assert config.stages.threshold == 0.4 and config.walk.radius == 5
         assert config.walk.seed == config.segmentation.seed == 3 and config.segmentation.head == "deeplabv2"
     assert MultistageConfig.preset("voc-gpu").walk == WalkConfig()
+    assert MultistageConfig.preset("voc-gpu", walk="affinity").walk == WalkConfig(radius=5)
     steps = [MultistageConfig.preset("creatures-cpu", walk=walk).stages.walk_steps for walk in ("boundary", "affinity")]
     assert steps == [32, 8]
     assert MultistageConfig.preset("creatures-cpu", walk="affinity", walk_steps=5).stages.walk_steps == 5

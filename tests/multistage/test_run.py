@@ -1,6 +1,7 @@
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from rsepm_edu.multistage.run import Multistage, run_multistage
 from rsepm_edu.multistage.segmentation import SegmentationConfig, load_segmenter
 from rsepm_edu.multistage.stored import choose_stored_threshold
 from rsepm_edu.multistage.walk import WalkConfig
+from rsepm_edu.training.checkpoint import load_checkpoint, load_network
 from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.loop import train
 
@@ -157,6 +159,71 @@ def test_without_walk_and_crf_the_seeds_are_the_masks(
     run = Multistage(single, blind, tmp_path, config, device="cpu", progress=False)
     run_multistage(run, score=None, evaluate=None)
     assert {path.name for path in tmp_path.iterdir()} == {"1_seeds", "5_masks_none_0.5", "6_deeplabv2_none_0.5"}
+
+
+def other(name: str, value: Any) -> Any:
+    """Another value of a setting."""
+    words = {
+        **{"split": "val", "seed_map": "cam", "walk": "affinity", "backbone": "resnet18", "weights": "imagenet"},
+        **{"head": "deeplabv2", "optimizer": "adamw", "precision": "bf16"},
+    }
+    match value:
+        case str():
+            return words[name.rpartition(".")[2]]
+        case bool():
+            return not value
+        case int():
+            return value + 1
+        case float():
+            return value / 2 + 0.01
+    return tuple(part / 2 for part in value) if name.endswith("scale") else tuple(part * 2 for part in value)
+
+
+@pytest.mark.parametrize("stages", [{}, {"walk": "none"}, {"crf": False}, {"walk": "none", "crf": False}])
+def test_every_setting_reaches_its_stage_unless_it_is_said_to_be_unused(
+    stages: dict[str, Any],
+    single: Path,
+    blind: Path,
+    settings: MultistageConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checkpoint, network = load_checkpoint(single), load_network(single)
+    monkeypatch.setattr(run_module, "load_checkpoint", lambda path: checkpoint)
+    monkeypatch.setattr(run_module, "load_network", lambda path: network)
+    monkeypatch.setattr(run_module, "claim", lambda folder, record: folder)
+    calls: list[Any] = []
+
+    def plain(value: Any) -> Any:
+        return value.keywords if isinstance(value, partial) else value.split if isinstance(value, VocDataset) else value
+
+    def note(name: str) -> Any:
+        def stage(*arguments: Any, **options: Any) -> torch.nn.Module:
+            calls.append((name, [plain(a) for a in arguments], {key: plain(a) for key, a in options.items()}))
+            return network
+
+        return stage
+
+    for name in ("seeds", "walk_labels", "walked_seeds", "pseudo_masks", "predictions"):
+        monkeypatch.setattr(run_module, f"write_{name}", note(name))
+    for name in ("train_walk", "train_segmenter"):
+        monkeypatch.setattr(run_module, name, note(name))
+
+    def done(config: MultistageConfig) -> list[Any]:
+        calls.clear()
+        run = Multistage(single, blind, tmp_path, config, device="cpu", progress=False)
+        for crf in (False, True) if config.stages.crf else (False,):
+            run.predictions("val", crf=crf)
+        return list(calls)
+
+    base = settings.with_settings({**stages, "segmentation.optimizer": "sgd"})
+    expected = done(base)
+    for name, value in base.settings().items():
+        changed = base.with_settings({name: other(name, value)})
+        assert changed.settings() == base.settings() | {name: other(name, value)}
+        own = name.startswith("segmentation.") or name == "walk.output_stride"  # a training has all of its settings
+        assert own or (done(changed) == expected) == (name in base.unused()), name
+    assert "there is no walk" in base.unused().values() or base.stages.walk != "none"
 
 
 def test_another_threshold_or_walk_shares_the_stages_before(

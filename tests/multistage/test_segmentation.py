@@ -36,7 +36,6 @@ HEADS: Any = ("deeplabv2", "deeplabv3+")
 def tiny_segmentation() -> SegmentationConfig:
     """Three epochs of two steps."""
     return SegmentationConfig(
-        split="train",
         backbone="creatures",
         weights="none",
         channels=16,
@@ -59,7 +58,7 @@ def oracle_labels(creatures: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def run(config: SegmentationConfig, root: Path, labels: Path, out: Path, **settings: Any) -> Segmenter:
-    return train_segmenter(config, root, labels, out, device="cpu", progress=False, **settings)
+    return train_segmenter(config, root, "train", labels, out, device="cpu", progress=False, **settings)
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
