@@ -25,7 +25,8 @@ from rsepm_edu.data.voc import read_classes
 from rsepm_edu.device import resolve_device
 from rsepm_edu.errors import UserError
 from rsepm_edu.methods.recurseed import decoder_loss
-from rsepm_edu.models.backbones import Backbone, check_backbone, copy_weights
+from rsepm_edu.models.backbone import Backbone
+from rsepm_edu.models.backbones import check_backbone, copy_weights
 from rsepm_edu.models.segmenters import Head, Segmenter, build_segmenter
 from rsepm_edu.multistage.labelled import LabelledConfig, Task, read_labelled, train_labelled
 from rsepm_edu.training.config import Optimizer, Precision

@@ -24,7 +24,8 @@ from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.thresholds import labels_at
 from rsepm_edu.methods.random_walk import affinity_labels, affinity_loss, confident_labels
 from rsepm_edu.models.affinity import AffinityNetwork, BoundaryNetwork, WalkNetwork
-from rsepm_edu.models.backbones import Backbone, build_backbone, check_backbone, copy_weights
+from rsepm_edu.models.backbone import Backbone
+from rsepm_edu.models.backbones import build_backbone, check_backbone, copy_weights
 from rsepm_edu.multistage.labelled import LabelledConfig, Task, read_labelled, train_labelled
 from rsepm_edu.training.config import Precision
 
