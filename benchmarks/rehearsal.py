@@ -33,13 +33,13 @@ from torchvision.transforms import v2
 from tqdm.auto import tqdm
 
 from rsepm_edu.data.loading import batches_of, epoch_loader
-from rsepm_edu.data.transforms import change_colours, draw_colours, training_transform
+from rsepm_edu.data.transforms import change_colours, draw_colours, training_crop
 from rsepm_edu.data.voc import VOC_CLASSES, VocDataset, read_image
 from rsepm_edu.files import atomic_write_text
 from rsepm_edu.training.config import TrainConfig, preset
 from rsepm_edu.training.loop import Trainer, training_dataset
-from rsepm_edu.training.phases import Phase, phase_of
 from rsepm_edu.training.memory import step_memory
+from rsepm_edu.training.phases import Phase, phase_of
 
 PICTURES = 10_582  # of trainaug
 SIZES = ((500, 375), (500, 375), (500, 375), (500, 333), (375, 500))  # width, height; each as often as it is named
@@ -94,8 +94,8 @@ def parts_of_reading(config: TrainConfig, root: Path, *, pictures: int = 100) ->
     dataset = VocDataset(root, config.split)
     paths = [dataset.image_path(name) for name in dataset.names[:pictures]]
     images = [read_image(path) for path in paths]
-    transform = training_transform(config.size, scale=config.scale)
-    crops = [transform(image) for image in images]
+    transform = training_crop(config.crop, config.size, scale=config.scale)
+    crops = [transform(image)[0] for image in images]
     jitter = v2.ColorJitter(config.jitter, config.jitter, config.jitter)
     batch = torch.stack([crops[index % len(crops)] for index in range(8)])
     colours = torch.stack([draw_colours(config.jitter) for _ in batch])

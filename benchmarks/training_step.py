@@ -29,6 +29,7 @@ from rsepm_edu.data.voc import VOC_CLASSES
 from rsepm_edu.files import atomic_write_text
 from rsepm_edu.methods import edgepredictmix, recurseed
 from rsepm_edu.training import loop
+from rsepm_edu.training import step as step_of_training
 from rsepm_edu.training.config import PRESETS, TrainConfig, preset
 from rsepm_edu.training.loop import Trainer
 from rsepm_edu.training.phases import Phase
@@ -37,7 +38,7 @@ CASES: tuple[dict[str, Any], ...] = (
     {"preset": "creatures-cpu", "batch": 8, "size": 96},
     {"preset": "voc-gpu", "batch": 2, "size": 320},
 )
-METHOD = ("SCG", "PAMR", "RecurSeed, the rest", "EdgePredict", "pasting", "mixing, the rest")
+METHOD = ("SCG", "PAMR", "RecurSeed, the rest", "EdgePredict", "pasting", "targets, the rest")
 NETWORK = ("network forward", "backward", "optimiser and average", "losses and the rest")
 WANTED_SHARE = 0.35
 
@@ -108,7 +109,7 @@ def measure(config: TrainConfig, *, steps: int, device: torch.device) -> dict[st
         ("network forward", Trainer, "_forward"),
         ("SCG", recurseed, "scg"),
         ("PAMR", recurseed, "pamr"),
-        ("RecurSeed, the rest", step_module, "refine"),
+        ("RecurSeed, the rest", step_of_training, "refine"),
         ("EdgePredict", edgepredictmix, "edge_predict"),
         ("pasting", edgepredictmix, "edge_predict_mix"),
         ("targets, the rest", loop, "teacher_targets"),

@@ -24,9 +24,10 @@ from rsepm_edu.evaluation import tables
 from rsepm_edu.evaluation.choosing import CRITERIA, choose_thresholds, thresholds_of
 from rsepm_edu.evaluation.inference import SCALES
 from rsepm_edu.evaluation.scoring import score_seeds
+from rsepm_edu.evaluation.seed_options import SeedOptions
 from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.training.checkpoint import load_checkpoint, load_network
-from rsepm_edu.training.config import WITHOUT_DECODER
+from rsepm_edu.training.seed_options import seed_options_of
 
 VOC_6 = ("cat", "cow", "dog", "horse", "person", "sheep")
 
@@ -68,23 +69,23 @@ def compare(options: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
     picked = [position * len(dataset) // count for position in range(count)]
     dataset.names, dataset.tags = [dataset.names[index] for index in picked], dataset.tags[picked]
     # Scale 2.0 is left out on the photographs, as in make_results.py.
-    settings: dict[str, Any] = {"scales": (1.0, 0.5, 1.5) if voc else SCALES, "progress": not options.quiet}
+    scales = (1.0, 0.5, 1.5) if voc else SCALES
     if options.checkpoint is None:
         if voc:
             raise UserError("--checkpoint: expected a network trained on the photographs, got none")
         network, made_of, seed = load_lesson_network(), {"network": CREATURES_CAM}, 0
-        settings["decode"] = False
+        maps = SeedOptions(scales, decode=False)
     else:
         config = load_checkpoint(options.checkpoint).config
         network, made_of, seed = load_network(options.checkpoint), asdict(config) | {"weights": ""}, config.seed
-        settings |= {"scg_threshold": config.scg_threshold, "pamr_stride": config.pamr_stride}
-        settings["decode"] = config.method not in WITHOUT_DECODER
+        maps = seed_options_of(config, scales=scales)
     network = network.to(memory_format=torch.channels_last)
     ways = tuple(options.ways.split(","))
-    chosen = choose_thresholds(network, dataset, ways=ways, pictures=len(dataset), **settings)
-    scores = score_seeds(network, dataset, **settings)
+    progress = not options.quiet
+    chosen = choose_thresholds(network, dataset, maps, ways=ways, pictures=len(dataset), progress=progress)
+    scores = score_seeds(network, dataset, maps, progress=progress)
     rows = scores.rows(seed=seed, chosen=thresholds_of(chosen), classes=VOC_6 if voc else None)
-    return rows, made_of | {"pictures": len(dataset), "scales": settings["scales"]}
+    return rows, made_of | {"pictures": len(dataset), "scales": scales}
 
 
 def lost(rows: list[Row]) -> str:

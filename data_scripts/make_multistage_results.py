@@ -30,10 +30,11 @@ from rsepm_edu.evaluation.metrics import scores
 from rsepm_edu.evaluation.scoring import segmentation_confusion
 from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.files import atomic_write_text
+from rsepm_edu.multistage.config import MultistageConfig, Walk
+from rsepm_edu.multistage.run import Multistage
+from rsepm_edu.multistage.stages import SeedMap
 from rsepm_edu.training.checkpoint import load_network
 from rsepm_edu.training.keeping import LAST
-from rsepm_edu.training.multistage import Multistage, MultistageConfig, Walk
-from rsepm_edu.training.stages import SeedMap
 
 PICTURES = 200  # of Creatures, the first of the training pictures: six CPU minutes a seed
 EVERY = 2  # of the photographs with masks, these: ten minutes or so on one core for each network

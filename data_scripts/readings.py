@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from make_results import VOC_6, VOC_SAMPLE, WEIGHTS, from_environment
 from torch import Tensor
 
-from rsepm_edu.cli.options import parse_change
+from rsepm_edu.cli.options import parse_changes
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation import tables
@@ -48,6 +48,7 @@ from rsepm_edu.training.config import TrainConfig, preset
 from rsepm_edu.training.keeping import LAST
 from rsepm_edu.training.loop import Trainer, train
 from rsepm_edu.training.phases import Phase
+from rsepm_edu.training.seed_options import seed_options_of
 from rsepm_edu.training.step import Batch, Forward, Target
 
 # --- other readings of parts of the step
@@ -226,7 +227,7 @@ def main() -> int:
     torch.set_num_threads(options.threads)
     try:
         start = preset(options.preset, seed=options.seed, weights=from_environment(WEIGHTS), panel_every=0)
-        config = replace(start, **dict(parse_change(text, start) for text in options.changes))
+        config = replace(start, **parse_changes(options.changes, start.to_dict()))
         root = every_nth(Path(from_environment(VOC_SAMPLE)), options.runs / "data", options.every)
         for name in ["drawn", *(name for name in options.switches if name != "drawn")]:
             for phase in ORDER[ORDER.index(SWITCHES[name].acts_from) : ORDER.index(options.until) + 1]:
@@ -317,15 +318,8 @@ def score(trainer: Trainer, root: Path, phase: str, options: argparse.Namespace)
     chosen = spread(len(dataset), count)
     dataset.names, dataset.tags = [dataset.names[i] for i in chosen], dataset.tags[chosen]
     config = trainer.config
-    scores = score_seeds(
-        trainer.average.network,
-        dataset,
-        scales=tuple(options.scales),
-        decode=phase != "cam",
-        scg_threshold=config.scg_threshold,
-        pamr_stride=config.pamr_stride,
-        progress=False,
-    )
+    seeds = replace(seed_options_of(config, scales=tuple(options.scales)), decode=phase != "cam")
+    scores = score_seeds(trainer.average.network, dataset, seeds, progress=False)
     rows = scores.rows(seed=config.seed, classes=VOC_6)
     print(
         "==",

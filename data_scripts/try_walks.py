@@ -21,8 +21,8 @@ from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation import tables
 from rsepm_edu.files import atomic_write_text
+from rsepm_edu.multistage.run import Multistage
 from rsepm_edu.training.keeping import LAST
-from rsepm_edu.training.multistage import Multistage
 
 TRIALS = ((3, 91), (3, 32), (20, 256), (20, 32))
 """Epochs of the walk network and steps of the walk; the table has 3 and 256."""

@@ -1,4 +1,4 @@
-"""What tests share: a small Creatures set, and the real photographs and weights where the machine has them."""
+"""What tests share: a small Creatures set, settings for it, and real photographs and weights where there are any."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from rsepm_edu.data.creatures import make_creatures
+from rsepm_edu.training.config import TrainConfig
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,3 +42,31 @@ def imagenet_weights() -> Path:
 def creatures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small Creatures set, 8 pictures to train on and 3 to validate, 64 pixels. Copy it before changing it."""
     return make_creatures(tmp_path_factory.mktemp("creatures") / "set", train=8, val=3, size=64, workers=0)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> TrainConfig:
+    """Four epochs of two steps, one of classification, one of RS, two of RS+EPM: a tenth of a second each."""
+    return TrainConfig(
+        split="train",
+        backbone="creatures",
+        weights="none",
+        separable=True,
+        epochs=4,
+        rs_start=1,
+        mix_start=2,
+        optimizer="sgd",
+        learning_rate=0.05,
+        head_factor=1.0,
+        ema_decay=0.99,
+        pamr_stride=2,
+        size=32,
+        crop="zoom",
+        scale=(0.5, 1.0),
+        jitter=0.0,
+        workers=0,
+        batch_size=4,
+        decoder_channels=16,
+        decoder_rates=(1, 2),
+        panel_every=0,
+    )

@@ -12,13 +12,15 @@ from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.evaluation.choosing import CRITERIA, choose_thresholds
 from rsepm_edu.evaluation.inference import segment
 from rsepm_edu.evaluation.scoring import score_seeds, segmentation_confusion
+from rsepm_edu.evaluation.seed_options import SeedOptions
 from rsepm_edu.methods.dense_crf import dense_crf, with_background
+from rsepm_edu.multistage.config import MultistageConfig, StageConfig
+from rsepm_edu.multistage.run import Multistage, run_multistage
+from rsepm_edu.multistage.segmentation import SegmentationConfig
+from rsepm_edu.multistage.walk import WalkConfig
 from rsepm_edu.training.config import Mixing, TrainConfig
 from rsepm_edu.training.loop import Trainer, train
 from rsepm_edu.training.phases import Phase
-from rsepm_edu.training.multistage import Multistage, MultistageConfig, StageConfig, run_multistage
-from rsepm_edu.training.segmentation import SegmentationConfig
-from rsepm_edu.training.walk import WalkConfig
 from tests.pretend_gpu import GPU, PretendGpu, works
 
 pytestmark = [
@@ -78,11 +80,12 @@ def test_a_run_is_trained_resumed_scored_and_used(
     assert network.classifier.weight.device == gpu
     dataset = VocDataset(creatures, "val", masks=True)
     dataset.names = dataset.names[:2]
-    score_seeds(network, dataset, scales=(1.0,), pamr_stride=2, progress=False)
+    options = SeedOptions(scales=(1.0,), pamr_stride=2)
+    score_seeds(network, dataset, options, progress=False)
     segmentation_confusion(network, dataset, scales=(1.0,), progress=False)
     # Not by the classifier: torch does not split such a tensor in inference mode.
     ways = tuple(CRITERIA.keys() - {"classifier"})
-    choose_thresholds(network, dataset, ways=ways, scales=(1.0,), pamr_stride=2, progress=False)
+    choose_thresholds(network, dataset, options, ways=ways, progress=False)
 
 
 def test_all_stages_of_a_multi_stage_run(

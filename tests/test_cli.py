@@ -14,6 +14,7 @@ from rsepm_edu import cli
 from rsepm_edu.cli import demo
 from rsepm_edu.data.palette import read_mask
 from rsepm_edu.data.voc import VocDataset
+from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.choosing import DEFAULT_WAYS
 from rsepm_edu.training import loop
 from rsepm_edu.training.config import preset
@@ -334,7 +335,9 @@ def test_multistage_goes_through_all_stages_and_prints_their_scores(
     ]
     assert all(f"\n{row['method']} " in printed for row in written)
     command = (last / "table" / "command.txt").read_text().strip()
-    assert command.startswith("rsepm-edu multistage last.pt --preset creatures-cpu --out OUT --walk boundary ")
+    assert command.startswith(
+        "rsepm-edu multistage last.pt --preset creatures-cpu --out OUT --split train --map decoder --walk boundary "
+    )
     cli.build_parser().parse_args(shlex.split(command)[1:])  # a command that can be given again
 
 
@@ -344,7 +347,7 @@ def test_multistage_refuses_what_does_not_go_together(
     error = fails(capsys, *multistage(run, creatures, stages, "--set", "foreground=0.5"))
     assert "expected labels.foreground = 0.3 as for the files there, got 0.5 (remove the folder, " in error
     error = fails(capsys, *multistage(run, creatures, stages, "--set", "segmentation.learning_rate=fast"))
-    assert "--set learning_rate: expected a value like 0.0003, got 'fast'" in error
+    assert "--set segmentation.learning_rate: expected a value like 0.0003, got 'fast'" in error
     assert "expected a setting (" in fails(capsys, *multistage(run, creatures, stages, "--set", "epochs=1"))
     assert "threshold: expected 0 or more" in fails(capsys, *multistage(run, creatures, tmp_path, "--threshold", "2"))
     error = fails(capsys, "multistage", run / LAST, "--preset", "voc-gpu", "--out", tmp_path)
@@ -352,6 +355,82 @@ def test_multistage_refuses_what_does_not_go_together(
     missing = tmp_path / "none.pt"
     error = fails(capsys, "multistage", missing, "--preset", "creatures-cpu", "--out", tmp_path)
     assert f"{missing}: expected a checkpoint, got no such file" in error
+
+
+def set_to_another(name: str, value: object) -> str:
+    words = {
+        **{"split": "val", "seed_map": "cam", "walk": "affinity", "backbone": "resnet18", "weights": "other.pth"},
+        **{"head": "deeplabv2", "optimizer": "sgd", "precision": "bf16"},
+    }
+    if isinstance(value, str):
+        return words[name.rpartition(".")[2]]
+    if isinstance(value, bool):
+        return str(not value)
+    if isinstance(value, int):
+        return str(value + 1)
+    if isinstance(value, tuple):
+        return repr(tuple(part / 2 if isinstance(part, float) else part + 1 for part in value))
+    return "0.16"
+
+
+@pytest.mark.parametrize(
+    ("options", "refused"),
+    [
+        ([], {"segmentation.momentum"}),
+        (["--walk", "affinity"], {"segmentation.momentum"}),
+        (["--walk", "none"], {"segmentation.momentum", "walk_radius", "walk_steps", "foreground", "background"}),
+        (["--no-crf"], {"segmentation.momentum", "final_sigmas"}),
+        (["--head", "deeplabv2"], {"segmentation.momentum", "segmentation.channels", "segmentation.separable"}),
+    ],
+)
+def test_every_set_of_multistage_takes_effect_or_is_refused(
+    run: Path, tmp_path: Path, options: list[str], refused: set[str]
+) -> None:
+    refused = refused | {"walk.output_stride", "segmentation.output_stride"}
+    base = ["multistage", str(run / LAST), "--preset", "creatures-cpu", "--out", str(tmp_path), *options]
+
+    def settings(*more: str) -> dict[str, object]:
+        return cli.multistage._multistage_config(cli.build_parser().parse_args([*base, *more])).settings()
+
+    before = settings()
+    for name, value in before.items():
+        text = set_to_another(name, value)
+        taken = {"walk": "--walk", "crf": "--no-crf", "segmentation.head": "--head"}.get(name)
+        if name in refused or (name.startswith("walk.") and "none" in options):
+            with pytest.raises(UserError, match=rf"^--set {name}: expected a setting that changes something, got one "):
+                settings("--set", f"{name}={text}")
+        elif taken in options:
+            if text not in options:
+                with pytest.raises(UserError, match=rf"^--\w+, --set {name}: expected one of the two, got "):
+                    settings("--set", f"{name}={text}")
+        else:
+            after = settings("--set", f"{name}={text}")
+            differ = {other for other in before if before[other] != after[other]}
+            assert str(after[name]) == text
+            # AffinityNet has a preset of its own.
+            assert differ == ({"walk", "walk_steps"} if name == "walk" else {name})
+
+
+def test_what_set_says_of_multistage_is_said_once_and_like_the_options(run: Path, tmp_path: Path) -> None:
+    base = ["multistage", str(run / LAST), "--preset", "creatures-cpu", "--out", str(tmp_path)]
+
+    def config(*more: str) -> object:
+        return cli.multistage._multistage_config(cli.build_parser().parse_args([*base, *more]))
+
+    with pytest.raises(UserError, match="^--set walk.epochs: expected one value, got 2 and 3$"):
+        config("--set", "walk.epochs=2", "--set", "walk.epochs=3")
+    same = [
+        (("--set", "walk=affinity"), ("--walk", "affinity")),
+        (("--set", "segmentation.head=deeplabv2"), ("--head", "deeplabv2")),
+        (("--set", "seed_map=cam", "--set", "crf=False"), ("--map", "cam", "--no-crf")),
+        (
+            ("--set", "foreground=0.04", "--set", "background=0.03"),
+            ("--set", "background=0.03", "--set", "foreground=0.04"),
+        ),
+        (("--walk", "none", "--set", "walk=none"), ("--walk", "none")),
+    ]
+    for first, second in same:
+        assert config(*first) == config(*second)
 
 
 def test_the_segmenter_segments_and_is_evaluated_like_any_network(

@@ -17,18 +17,21 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/instructors.md"]
 
-EVERYWHERE = {"errors", "files", "labels"}
+EVERYWHERE = {"errors", "files", "labels", "device", "processes"}
 LAYERS = {
     "errors": EVERYWHERE,
     "files": EVERYWHERE,
     "labels": EVERYWHERE,
+    "device": EVERYWHERE,
+    "processes": EVERYWHERE,
     "methods": {"methods", "errors", "labels"},
     "data": {"data"} | EVERYWHERE,
     "models": {"models", "data", "methods"} | EVERYWHERE,
     "evaluation": {"evaluation", "models", "data", "methods"} | EVERYWHERE,
     "viz": {"viz", "evaluation", "models", "data", "methods"} | EVERYWHERE,
     "training": {"training", "viz", "evaluation", "models", "data", "methods"} | EVERYWHERE,
-    "course": {"course", "training", "viz", "evaluation", "models", "data", "methods"} | EVERYWHERE,
+    "multistage": {"multistage", "training", "viz", "evaluation", "models", "data", "methods"} | EVERYWHERE,
+    "course": {"course", "multistage", "training", "viz", "evaluation", "models", "data", "methods"} | EVERYWHERE,
 }
 """Who may import whom within the package; cli may import everything."""
 
@@ -67,6 +70,45 @@ def imported_parts(path: Path, source: str) -> set[str]:
             continue
         parts |= {name[1] for name in names if name[0] == "rsepm_edu" and len(name) > 1}
     return parts
+
+
+def import_graph(folder: Path) -> dict[str, set[str]]:
+    """The modules of a package and those among them that each imports, wherever in it the import stands."""
+    paths = {".".join(path.relative_to(folder.parent).with_suffix("").parts): path for path in folder.rglob("*.py")}
+    paths = {name.removesuffix(".__init__"): path for name, path in paths.items()}
+    graph: dict[str, set[str]] = {}
+    for module, path in paths.items():
+        package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+        found: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                base = package[: len(package) - node.level + 1] if node.level else []
+                origin = ".".join([*base, *([node.module] if node.module else [])])
+                names = [f"{origin}.{alias.name}" for alias in node.names]
+                found |= {name if name in paths else origin for name in names}
+        graph[module] = found & paths.keys()
+    return graph
+
+
+def circles(graph: dict[str, set[str]]) -> set[frozenset[str]]:
+    """The largest sets of modules each of which imports, by way of others, all of them."""
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        due = [start]
+        while due:
+            due += graph[due.pop()] - seen
+            seen |= set(due)
+        return seen
+
+    reach = {module: reached(module) for module in graph}
+    return {
+        frozenset(other for other in reach[module] if module in reach[other])
+        for module in graph
+        if module in reach[module]
+    }
 
 
 def subcommands() -> set[str]:
@@ -185,6 +227,31 @@ def test_imports_point_one_way(path: Path) -> None:
     if layer in {"cli", "__init__", "__main__"}:
         return
     assert imported_parts(path, path.read_text()) <= LAYERS[layer]
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = import_graph(ROOT / "rsepm_edu")
+    assert "rsepm_edu.processes" in graph["rsepm_edu.cli.train"] and len(graph) == len(package_modules())
+    assert circles(graph) == set()
+
+
+def test_circles_are_seen_wherever_the_imports_stand(tmp_path: Path) -> None:
+    sources = {
+        "__init__": "",
+        "a": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from house.b import B\nimport torch\n",
+        "b": "def late():\n    from . import c\n",
+        "c": "import house.a\nimport house.d\n",
+        "d": "from house import e\n",
+        "e": "from .f import nothing\n",
+        "f": "import json\n",
+        "g": "from house.g import itself\n",
+    }
+    for name, source in sources.items():
+        (tmp_path / "house").mkdir(exist_ok=True)
+        (tmp_path / "house" / f"{name}.py").write_text(source)
+    graph = import_graph(tmp_path / "house")
+    assert graph["house.d"] == {"house.e"} and graph["house.e"] == {"house.f"} and graph["house.f"] == set()
+    assert circles(graph) == {frozenset({"house.a", "house.b", "house.c"}), frozenset({"house.g"})}
 
 
 def test_imported_parts_sees_every_form_of_import() -> None:

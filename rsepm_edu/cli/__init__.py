@@ -8,7 +8,7 @@ from typing import NoReturn
 from rsepm_edu import __version__
 from rsepm_edu.cli import check, choose, demo, evaluate, multistage, segment, train
 from rsepm_edu.errors import UserError
-from rsepm_edu.training.distributed import launched
+from rsepm_edu.processes import launched
 from rsepm_edu.training.loop import NotFiniteError
 
 AGAIN = {"demo": "the same command", "multistage": "the same command", "train": "train --resume"}

@@ -2,7 +2,6 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from rsepm_edu.cli.options import add_common, add_scales, add_ways, expect_classes, on_device
 from rsepm_edu.data.creatures import ensure_creatures
@@ -10,7 +9,7 @@ from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.choosing import PICTURES, choose_thresholds, rank_checkpoints
 from rsepm_edu.training.checkpoint import load_checkpoint, load_network
-from rsepm_edu.training.config import WITHOUT_DECODER, TrainConfig
+from rsepm_edu.training.seed_options import seed_options_of
 
 
 def add_command(parser: argparse.ArgumentParser) -> None:
@@ -38,9 +37,13 @@ def _choose(options: argparse.Namespace) -> None:
         checkpoint = load_checkpoint(path)
         expect_classes(dataset, checkpoint.classes)
         network = on_device(load_network(path), options.device)
-        settings = _seed_settings(checkpoint.config, options)
         seen[str(path)] = choose_thresholds(
-            network, dataset, ways=options.choose, pictures=options.pictures, **settings
+            network,
+            dataset,
+            seed_options_of(checkpoint.config, scales=options.scales),
+            ways=options.choose,
+            pictures=options.pictures,
+            progress=not options.quiet,
         )
     for way in options.choose:
         found = {name: chosen[way] for name, chosen in seen.items()}
@@ -50,14 +53,3 @@ def _choose(options: argparse.Namespace) -> None:
             for seed, criterion in found[name].items():
                 threshold, value = criterion.best()
                 print(f"    {value:.4f}  {seed:<13} θ {threshold:.2f}")
-
-
-def _seed_settings(config: TrainConfig, options: argparse.Namespace) -> dict[str, Any]:
-    """How the seeds of a checkpoint are made, to choose and to score."""
-    return {
-        "scales": options.scales,
-        "decode": config.method not in WITHOUT_DECODER,
-        "scg_threshold": config.scg_threshold,
-        "pamr_stride": config.pamr_stride,
-        "progress": not options.quiet,
-    }

@@ -5,27 +5,16 @@ import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from rsepm_edu.cli.options import add_common, add_scales, add_ways, expect_classes, on_device
 from rsepm_edu.data.creatures import ensure_creatures
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation import per_class, tables
-from rsepm_edu.evaluation.boundary import boundary_counts, boundary_iou
-from rsepm_edu.evaluation.cases import Extremes
-from rsepm_edu.evaluation.choosing import (
-    DEFAULT_WAYS,
-    PICTURES,
-    choose_thresholds,
-    merge_chosen,
-    spread,
-    thresholds_of,
-)
+from rsepm_edu.evaluation.boundary import boundary_iou
+from rsepm_edu.evaluation.choosing import DEFAULT_WAYS, choose_thresholds, thresholds_of
 from rsepm_edu.evaluation.inference import TAG_THRESHOLD
-from rsepm_edu.evaluation.label_maps import LabelMap, label_maps
+from rsepm_edu.evaluation.label_maps import LabelMap, compare_label_maps, label_maps
 from rsepm_edu.evaluation.metrics import BACKGROUND_NAME, scores
 from rsepm_edu.evaluation.per_class import ClassTable, MapCounts, class_counts, seed_counts
 from rsepm_edu.evaluation.scoring import (
@@ -35,14 +24,16 @@ from rsepm_edu.evaluation.scoring import (
     score_seeds,
     segmentation_confusion,
 )
+from rsepm_edu.evaluation.seed_options import SeedOptions
 from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.files import atomic_write_text
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.models.segmenters import Segmenter
+from rsepm_edu.multistage.segmentation import SegmentationConfig, is_segmenter, load_segmenter, read_segmentation_config
+from rsepm_edu.processes import World, joined
 from rsepm_edu.training.checkpoint import load_checkpoint, load_network
-from rsepm_edu.training.config import WITHOUT_DECODER, TrainConfig, method_name
-from rsepm_edu.training.distributed import World, joined
-from rsepm_edu.training.segmentation import SegmentationConfig, is_segmenter, load_segmenter, read_segmentation_config
+from rsepm_edu.training.config import TrainConfig, method_name
+from rsepm_edu.training.seed_options import seed_options_of
 from rsepm_edu.viz.cases import save_cases
 
 
@@ -124,12 +115,12 @@ def _evaluate_final(
         dataset = _scored_split(options, split, network.classes)
         classes = _parse_classes(options.classes, dataset.classes)
         looked_at = _map_to_look_at(options, [method])
-    share = _share(world, dataset)
-    maps = {"scales": options.scales, "progress": world.is_main and not options.quiet}
-    confusion = world.sum(segmentation_confusion(network, share, **maps))
+    progress = not options.quiet
+    confusion = segmentation_confusion(network, dataset, scales=options.scales, world=world, progress=progress)
     result = scores(confusion, dataset.classes, classes=classes)
     rows = [Row.from_scores(method, result, threshold=None, oracle=False, seed=config.seed)]
-    drawn = label_maps(network, share, tags=False, **maps)
+    seen = SeedOptions(scales=options.scales)
+    drawn = label_maps(network, dataset, seen, tags=False, world=world, progress=progress)
     counts = {method: MapCounts(None, confusion)}
     class_tables = _class_tables(options, world, dataset, counts, looked_at, classes, drawn)
     if world.is_main:
@@ -141,38 +132,21 @@ def _evaluate_seeds(
 ) -> None:
     """Every map as a seed, tags given."""
     split = options.split or "train"
-    decode = config.method not in WITHOUT_DECODER
+    maps, progress = seed_options_of(config, scales=options.scales), not options.quiet
     with world.one_voice():
         dataset = _scored_split(options, split, network.classes)
         classes = _parse_classes(options.classes, dataset.classes)
-        looked_at = _map_to_look_at(options, [*SEEDS, *([*DECODER_SEEDS, ARGMAX] if decode else [])])
-    share = _share(world, dataset)
-    maps: dict[str, Any] = {
-        "scales": options.scales,
-        "scg_threshold": config.scg_threshold,
-        "pamr_stride": config.pamr_stride,
-        "progress": world.is_main and not options.quiet,
-    }
-    looked_over = _share(world, dataset.take(spread(len(dataset), PICTURES)))
-    chosen = merge_chosen(
-        world.gather(choose_thresholds(network, looked_over, ways=options.choose, decode=decode, **maps))
-    )
-    seed_scores, *others = world.gather(score_seeds(network, share, decode=decode, **maps))
-    for other in others:
-        seed_scores.merge(other)
+        looked_at = _map_to_look_at(options, [*SEEDS, *([*DECODER_SEEDS, ARGMAX] if maps.decode else [])])
+    chosen = choose_thresholds(network, dataset, maps, ways=options.choose, world=world, progress=progress)
+    seed_scores = score_seeds(network, dataset, maps, world=world, progress=progress)
     rows = seed_scores.rows(seed=config.seed, chosen=thresholds_of(chosen), classes=classes)
     counts = seed_counts(seed_scores, classes=classes)
     threshold = None if looked_at is None else counts[looked_at].threshold
     seed = None if looked_at is None or threshold is None else (looked_at, threshold)
-    drawn = label_maps(network, share, tags=True, seed=seed, **maps)
+    drawn = label_maps(network, dataset, maps, tags=True, seed=seed, world=world, progress=progress)
     class_tables = _class_tables(options, world, dataset, counts, looked_at, classes, drawn)
     if world.is_main:
         _show(options, rows, class_tables, split, classes, config)
-
-
-def _share(world: World, dataset: VocDataset) -> VocDataset:
-    """The pictures that this process looks at: dealt out in turn, none twice."""
-    return dataset.take(range(world.rank, len(dataset), world.size))
 
 
 def _scored_split(options: argparse.Namespace, split: str, classes: tuple[str, ...]) -> VocDataset:
@@ -237,22 +211,15 @@ def _class_tables(
     classes: tuple[str, ...] | None,
     maps: Iterable[LabelMap],
 ) -> list[ClassTable]:
-    """The tables that were asked for; ``maps``, a second pass over the share, only where they need it."""
+    """The tables that were asked for; ``maps``, a second pass over the pictures, only where they need it."""
     names = dataset.classes
     boundary = None
     if looked_at is not None:
-        near, extremes = torch.zeros(len(names) + 1, 3, dtype=torch.int64), Extremes(len(names) + 1, options.count)
-        for drawn in maps:
-            extremes.update(drawn.name, drawn.prediction, drawn.truth)
-            if options.boundary:
-                near += boundary_counts(drawn.prediction[None], drawn.truth[None], len(names) + 1)
-        if options.boundary:
-            boundary = boundary_iou(world.sum(near), [BACKGROUND_NAME, *names])
-        extremes, *others = world.gather(extremes)
-        for other in others:
-            extremes.merge(other, dataset.names)
+        seen = compare_label_maps(maps, dataset, count=options.count, boundary=options.boundary, world=world)
+        if seen.boundary is not None:
+            boundary = boundary_iou(seen.boundary, [BACKGROUND_NAME, *names])
         if options.cases is not None and world.is_main:
-            save_cases(options.cases, extremes, dataset)
+            save_cases(options.cases, seen.extremes, dataset)
     return [
         ClassTable(method, class_counts(confusion, names, classes=classes), boundary if method == looked_at else None)
         for method, (_, confusion) in counts.items()

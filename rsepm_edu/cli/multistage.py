@@ -2,29 +2,32 @@
 
 import argparse
 import shlex
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
-from rsepm_edu.cli.options import add_changes, add_common, parse_change
+from rsepm_edu.cli.options import add_changes, add_common, parse_changes
 from rsepm_edu.data.creatures import ensure_creatures
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation import tables
 from rsepm_edu.models.segmenters import Head
+from rsepm_edu.multistage.config import STAGE_PRESETS, MultistageConfig, StageConfig, Walk
+from rsepm_edu.multistage.run import Multistage, run_multistage
+from rsepm_edu.multistage.segmentation import SegmentationConfig
+from rsepm_edu.multistage.stages import SeedMap
+from rsepm_edu.multistage.walk import WalkConfig
 from rsepm_edu.training.checkpoint import load_checkpoint
 from rsepm_edu.training.config import WITHOUT_DECODER
 from rsepm_edu.training.keeping import LAST
-from rsepm_edu.training.multistage import (
-    STAGE_PRESETS,
-    Multistage,
-    MultistageConfig,
-    StageConfig,
-    Walk,
-    run_multistage,
-)
-from rsepm_edu.training.segmentation import SegmentationConfig
-from rsepm_edu.training.stages import SeedMap
-from rsepm_edu.training.walk import WalkConfig
+
+SETTINGS = {
+    "split": "split",
+    "map": "seed_map",
+    "walk": "walk",
+    "threshold": "threshold",
+    "crf": "crf",
+    "head": "segmentation.head",
+}
+"""Options of their own for settings that --set knows too."""
 
 
 def add_command(parser: argparse.ArgumentParser) -> None:
@@ -35,9 +38,9 @@ def add_command(parser: argparse.ArgumentParser) -> None:
         "training sees a true mask; only the scores at the end do."
     )
     described = (
-        ("", StageConfig(), "training/multistage.py"),
-        ("walk.", WalkConfig(), "training/walk.py"),
-        ("segmentation.", SegmentationConfig(), "training/segmentation.py"),
+        ("", StageConfig(), "multistage/config.py"),
+        ("walk.", WalkConfig(), "multistage/walk.py"),
+        ("segmentation.", SegmentationConfig(), "multistage/segmentation.py"),
     )
     parser.epilog = "settings for --set: " + "; ".join(
         f"{', '.join(prefix + name for name in settings.to_dict())} (explained in rsepm_edu/{where})"
@@ -51,22 +54,20 @@ def add_command(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--map", choices=get_args(SeedMap), help="seed: cam, or decoder (default: decoder where one was trained)"
     )
-    parser.add_argument(
-        "--walk", choices=get_args(Walk), default="boundary", help="IRNet's, AffinityNet's or none (default: boundary)"
-    )
+    parser.add_argument("--walk", choices=get_args(Walk), help="IRNet's, AffinityNet's or none (default: boundary)")
     parser.add_argument(
         "--threshold", type=float, help="background score of the pseudo masks (default: chosen without masks)"
     )
     parser.add_argument(
         "--crf",
         action=argparse.BooleanOptionalAction,
-        default=True,
+        default=None,
         help="dense CRF on masks and result (default: yes)",
     )
+    parser.add_argument("--head", choices=get_args(Head), help="of the segmenter (default: deeplabv3+)")
     parser.add_argument(
-        "--head", choices=get_args(Head), default="deeplabv3+", help="of the segmenter (default: %(default)s)"
+        "--seed", type=int, default=0, help="seed of both trainings, where --set gives none (default: 0)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of both trainings (default: 0)")
     parser.add_argument(
         "--score", metavar="SPLIT", help="score seeds and pseudo masks there; none: do not (default: train, with masks)"
     )
@@ -97,7 +98,7 @@ def _multistage(options: argparse.Namespace) -> None:
         tables.write_results(
             run.segmenter_folder / "table",
             rows,
-            command=_multistage_command(options),
+            command=_multistage_command(options, config),
             config=config.to_dict(),
             log=run.segmenter_folder / "log.jsonl",
         )
@@ -105,32 +106,37 @@ def _multistage(options: argparse.Namespace) -> None:
 
 
 def _multistage_config(options: argparse.Namespace) -> MultistageConfig:
-    changes: dict[str, Any] = {"walk": options.walk, "crf": options.crf}
-    method = load_checkpoint(options.checkpoint).config.method
-    changes["seed_map"] = options.map or ("cam" if method in WITHOUT_DECODER else "decoder")
-    if options.split is not None:
-        changes["split"] = options.split
-    if options.threshold is not None:
-        changes["threshold"] = options.threshold
-    config = MultistageConfig.preset(options.preset, seed=options.seed, head=options.head, **changes)
-    for change in options.changes:
-        part, dot, rest = change.partition(".")
-        if dot and part in ("walk", "segmentation"):
-            name, value = parse_change(rest, getattr(config, part))
-            config = replace(config, **{part: replace(getattr(config, part), **{name: value})})
-        else:
-            name, value = parse_change(change, config.stages)
-            config = replace(config, stages=replace(config.stages, **{name: value}))
+    """The preset with what options and --set ask for; each of them counts, or is refused."""
+    changes = parse_changes(options.changes, MultistageConfig.preset(options.preset).settings())
+    for option, name in SETTINGS.items():
+        given = getattr(options, option)
+        if given is not None and changes.setdefault(name, given) != given:
+            raise UserError(f"--{option}, --set {name}: expected one of the two, got {given!r} and {changes[name]!r}")
+    if "seed_map" not in changes:
+        method = load_checkpoint(options.checkpoint).config.method
+        changes["seed_map"] = "cam" if method in WITHOUT_DECODER else "decoder"
+    # Settings between the networks first: on the walk depends what the preset is.
+    stages = {name: value for name, value in changes.items() if "." not in name}
+    trainings = {name: value for name, value in changes.items() if "." in name}
+    config = MultistageConfig.preset(options.preset, seed=options.seed, **stages).with_settings(trainings)
+    for name, reason in config.unused().items():
+        if name in changes:
+            raise UserError(f"--set {name}: expected a setting that changes something, got one that does not: {reason}")
     return config
 
 
-def _multistage_command(options: argparse.Namespace) -> str:
+def _multistage_command(options: argparse.Namespace, config: MultistageConfig) -> str:
     """The command, without the paths of this machine: the checkpoint by its name, the data set not at all."""
     words = ["rsepm-edu", "multistage", options.checkpoint.name, "--preset", options.preset, "--out", "OUT"]
-    for name in ("split", "map", "walk", "threshold", "head", "seed", "score", "evaluate"):
-        value = getattr(options, name)
-        words += [] if value is None else [f"--{name}", str(value)]
-    words += ["--crf" if options.crf else "--no-crf"]
+    settings = config.settings()
+    for option, name in SETTINGS.items():
+        if option != "crf" and settings[name] is not None:
+            words += [f"--{option}", str(settings[name])]
+    words += ["--crf" if config.stages.crf else "--no-crf", "--seed", str(options.seed)]
+    for option in ("score", "evaluate"):
+        value = getattr(options, option)
+        words += [] if value is None else [f"--{option}", value]
     for change in options.changes:
-        words += [] if "weights=" in change else ["--set", change]
+        name = change.partition("=")[0]
+        words += [] if name in SETTINGS.values() or name.endswith("weights") else ["--set", change]
     return shlex.join(words)

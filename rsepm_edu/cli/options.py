@@ -2,17 +2,17 @@
 
 import argparse
 import ast
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from rsepm_edu.data.voc import VocDataset
+from rsepm_edu.device import resolve_device
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.choosing import CRITERIA, DEFAULT_WAYS
 from rsepm_edu.evaluation.inference import SCALES
-from rsepm_edu.models.device import resolve_device
-from rsepm_edu.training.config import Settings
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 
@@ -62,7 +62,7 @@ def _parse_ways(text: str) -> tuple[str, ...]:
 
 
 def add_changes(parser: argparse.ArgumentParser, example: str) -> None:
-    """Changes of single settings, for ``parse_change``."""
+    """Changes of single settings, for ``parse_changes``."""
     parser.add_argument(
         "--set",
         dest="changes",
@@ -73,16 +73,29 @@ def add_changes(parser: argparse.ArgumentParser, example: str) -> None:
     )
 
 
-def parse_change(text: str, settings: Settings) -> tuple[str, Any]:
-    """Name and value of a change to one of ``settings``, which also say of which kind the value must be.
+def parse_changes(texts: Sequence[str], known: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of ``--set``, by name.
+
+    Args:
+        texts: NAME=VALUE each.
+        known: a value of every setting, which says of which kind a new one must be.
 
     Raises:
-        UserError: not NAME=VALUE, an unknown name, or a value of another kind.
+        UserError: not NAME=VALUE, an unknown name, one that is named twice, or a value of another kind.
     """
+    changes: dict[str, Any] = {}
+    for text in texts:
+        name, value = _parse_change(text, known)
+        if name in changes:
+            raise UserError(f"--set {name}: expected one value, got {changes[name]!r} and {value!r}")
+        changes[name] = value
+    return changes
+
+
+def _parse_change(text: str, known: Mapping[str, Any]) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
         raise UserError(f"--set: expected NAME=VALUE, got {text!r}")
-    known = settings.to_dict()
     if name not in known:
         raise UserError(f"--set: expected a setting ({', '.join(known)}), got {name!r}")
     default = known[name]

@@ -15,8 +15,8 @@ from rsepm_edu.evaluation.inference import SCALES, segment
 from rsepm_edu.files import atomic_path
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.models.segmenters import Segmenter
+from rsepm_edu.multistage.segmentation import is_segmenter, load_segmenter
 from rsepm_edu.training.checkpoint import load_network
-from rsepm_edu.training.segmentation import is_segmenter, load_segmenter
 from rsepm_edu.viz.panels import overlay
 
 

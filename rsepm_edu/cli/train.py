@@ -5,12 +5,12 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from rsepm_edu.cli.options import add_changes, add_common, parse_change
+from rsepm_edu.cli.options import add_changes, add_common, parse_changes
 from rsepm_edu.data.creatures import ensure_creatures
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
+from rsepm_edu.processes import joined
 from rsepm_edu.training.config import PRESETS, TrainConfig, preset
-from rsepm_edu.training.distributed import joined
 from rsepm_edu.training.estimate import estimate
 from rsepm_edu.training.keeping import LAST
 from rsepm_edu.training.loop import Trainer, train
@@ -46,7 +46,7 @@ def add_command(parser: argparse.ArgumentParser) -> None:
 def _train(options: argparse.Namespace) -> None:
     with joined(options.device) as world:
         with world.one_voice():
-            config = preset(options.preset, **dict(parse_change(change, TrainConfig()) for change in options.changes))
+            config = preset(options.preset, **parse_changes(options.changes, TrainConfig().to_dict()))
             root = options.root
             if root is None:
                 if config.backbone != "creatures":

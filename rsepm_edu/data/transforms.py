@@ -20,23 +20,32 @@ Crop = Callable[[Tensor], tuple[Tensor, Tensor]]
 """From a picture, 3×H×W uint8, to a square crop and where the picture lies in it: top, left, bottom, right (int64)."""
 
 
-def training_transform(kind: Literal["pad", "zoom"], size: int, *, scale: tuple[float, float]) -> Crop:
-    """How a picture becomes a crop of ``size``×``size``; both kinds mirror half of the time.
+def training_transform(size: int, *, scale: tuple[float, float] = (0.35, 1.0)) -> v2.Transform:
+    """A random part of the picture at ``size``×``size``, mirrored half of the time; of a sample its mask too.
 
     Args:
-        kind: "pad", see ``pad_crop``; "zoom", a random part of the picture, resized to the crop.
         size: pixels.
-        scale: for "pad" the smallest and greatest long side, in crops; for "zoom" the share of the picture's area.
+        scale: smallest and greatest share of the picture's area.
     """
-    if kind == "pad":
-        return partial(pad_crop, size=size, scale=scale)
-    zoom = v2.Compose(
+    return v2.Compose(
         [
             v2.RandomResizedCrop(size, scale=scale, ratio=(3 / 4, 4 / 3), antialias=True),
             v2.RandomHorizontalFlip(),
         ]
     )
-    return partial(_zoom_crop, zoom)
+
+
+def training_crop(kind: Literal["pad", "zoom"], size: int, *, scale: tuple[float, float]) -> Crop:
+    """How a picture becomes a crop of ``size``×``size``; both kinds mirror half of the time.
+
+    Args:
+        kind: "pad", see ``pad_crop``; "zoom", see ``training_transform``.
+        size: pixels.
+        scale: for "pad" the smallest and greatest long side, in crops; for "zoom" the share of the picture's area.
+    """
+    if kind == "pad":
+        return partial(pad_crop, size=size, scale=scale)
+    return partial(_zoom_crop, training_transform(size, scale=scale))
 
 
 def _zoom_crop(zoom: v2.Transform, image: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Thresholds and checkpoints chosen from pictures and tags, for a network and a data set whose masks stay closed."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,10 +10,12 @@ from tqdm.auto import tqdm
 from rsepm_edu.data.transforms import normalise
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
-from rsepm_edu.evaluation.inference import SCALES, evaluation_mode
+from rsepm_edu.evaluation.inference import evaluation_mode
 from rsepm_edu.evaluation.maskfree import ClassifierSight, ColourInformation, Criterion, Otsu, Stability
 from rsepm_edu.evaluation.scoring import seed_maps
+from rsepm_edu.evaluation.seed_options import DEFAULT_OPTIONS, SeedOptions
 from rsepm_edu.models.network import SingleStageNetwork
+from rsepm_edu.processes import World
 
 CRITERIA: dict[str, type[Criterion]] = {
     "colour": ColourInformation,
@@ -36,14 +38,11 @@ Chosen = dict[str, dict[str, Criterion]]
 def choose_thresholds(
     network: SingleStageNetwork,
     dataset: VocDataset,
+    options: SeedOptions = DEFAULT_OPTIONS,
     *,
     ways: Sequence[str] = DEFAULT_WAYS,
     pictures: int = PICTURES,
-    scales: Sequence[float] = SCALES,
-    mirror: bool = True,
-    decode: bool = True,
-    scg_threshold: float = 0.50,
-    pamr_stride: int = 4,
+    world: World | None = None,
     progress: bool = True,
 ) -> Chosen:
     """Look at every seed of a network in each of the ways, without masks.
@@ -55,10 +54,14 @@ def choose_thresholds(
     Args:
         network: on the device to use.
         dataset: with tags; the folder needs no masks.
+        options: how the seeds are made; as they will be scored.
         ways: names among ``CRITERIA``.
         pictures: look at so many, evenly spread over the data set, or at all if there are fewer.
-        scales, mirror, decode, scg_threshold, pamr_stride: of the seeds, see ``seed_maps``; as they will be scored.
+        world: processes that share the pictures, all with the same arguments; None: this one alone.
         progress: show a bar.
+
+    Returns:
+        The criteria over all pictures looked at, in every process.
 
     Raises:
         UserError: an unknown way.
@@ -68,17 +71,19 @@ def choose_thresholds(
     if unknown:
         raise UserError(f"choice: expected some of {', '.join(CRITERIA)}, got {', '.join(unknown)}")
     device = next(network.parameters()).device
-    settings: dict[str, Any] = {"decode": decode, "scg_threshold": scg_threshold, "pamr_stride": pamr_stride}
+    world = world or World(device)
+    once, larger = (replace(options, scales=(scale,), mirror=False) for scale in (1.0, 1.5))
     chosen: Chosen = {way: {} for way in ways}
     indices = spread(len(dataset), pictures) if ways else []
-    for index in tqdm(indices, desc="choosing", disable=not progress, leave=False):
+    share = [indices[place] for place in world.share(len(indices))]
+    for index in tqdm(share, desc="choosing", disable=not (progress and world.is_main), leave=False):
         sample = dataset.sample(index, masks=False)
         raw = sample["image"].as_subclass(Tensor)[None].to(device)
         images, tags = normalise(raw), sample["tags"][None].to(device)
-        seeds, _ = seed_maps(network, images, tags, scales=scales, mirror=mirror, **settings)
+        seeds, _ = seed_maps(network, images, tags, options)
         if "stability" in ways:
-            plain, _ = seed_maps(network, images, tags, scales=(1.0,), mirror=False, **settings)
-            mirrored, _ = seed_maps(network, images.flip(-1), tags, scales=(1.5,), mirror=False, **settings)
+            plain, _ = seed_maps(network, images, tags, once)
+            mirrored, _ = seed_maps(network, images.flip(-1), tags, larger)
         for name, seed in seeds.items():
             for way in ways:
                 criterion = chosen[way].setdefault(name, CRITERIA[way]())
@@ -91,7 +96,7 @@ def choose_thresholds(
                         criterion.update(seed, images, tags, _classifier(network))
                     case Otsu():
                         criterion.update(seed)
-    return chosen
+    return merge_chosen(world.gather(chosen))
 
 
 def spread(length: int, count: int) -> list[int]:

@@ -18,6 +18,7 @@ from rsepm_edu.evaluation.inference import (
     segment,
 )
 from rsepm_edu.evaluation.metrics import confusion_matrix, scores
+from rsepm_edu.evaluation.seed_options import DEFAULT_OPTIONS, SeedOptions
 from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.evaluation.thresholds import ThresholdSweep
 from rsepm_edu.methods.cam import normalize_cam
@@ -25,6 +26,7 @@ from rsepm_edu.methods.pamr import pamr
 from rsepm_edu.methods.scg import scg
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.models.segmenters import Segmenter
+from rsepm_edu.processes import World
 
 SEEDS = ("cam", "cam+pamr", "cam+scg", "cam+scg+pamr")
 DECODER_SEEDS = ("decoder", "decoder+pamr")
@@ -35,12 +37,7 @@ def seed_maps(
     network: SingleStageNetwork,
     images: Tensor,
     tags: Tensor,
-    *,
-    scales: Sequence[float] = SCALES,
-    mirror: bool = True,
-    decode: bool = True,
-    scg_threshold: float = 0.50,
-    pamr_stride: int = 4,
+    options: SeedOptions = DEFAULT_OPTIONS,
 ) -> tuple[dict[str, Tensor], Tensor | None]:
     """The seeds a network gives for pictures whose tags are known.
 
@@ -51,28 +48,25 @@ def seed_maps(
         network: trained.
         images: B×3×H×W normalised, on its device.
         tags: B×K in {0, 1}.
-        scales, mirror: see ``multi_scale_maps``.
-        decode: the decoder's maps too, its probabilities restricted to the tags.
-        scg_threshold: ``first_threshold`` of ``scg``.
-        pamr_stride: pixels per position of PAMR.
+        options: scales, whether the decoder's maps too (its probabilities restricted to the tags), SCG and PAMR.
 
     Returns:
         Maps B×K×H×W in [0, 1] by name (``SEEDS`` and, if wanted, ``DECODER_SEEDS``), and the decoder's arg-max labels
         B×H×W (background as the decoder itself sees it) or None.
     """
-    maps = multi_scale_maps(network, images, tags, scales=scales, mirror=mirror, decode=decode)
+    maps = multi_scale_maps(network, images, tags, scales=options.scales, mirror=options.mirror, decode=options.decode)
     size = (images.shape[2], images.shape[3])
     with evaluation_mode(network), torch.no_grad():
         outputs = network(images.contiguous(memory_format=torch.channels_last), decode=False)
         coarse = F.interpolate(maps.cam, outputs.cam.shape[2:], mode="bilinear", align_corners=False, antialias=True)
-        spread = scg(outputs.stages[2:], normalize_cam(coarse), tags, first_threshold=scg_threshold)
+        spread = scg(outputs.stages[2:], normalize_cam(coarse), tags, first_threshold=options.scg_threshold)
     plain = {"cam": maps.cam, "cam+scg": _resize(spread, size)}
     labels = None
     if maps.probabilities is not None:
         plain["decoder"] = restrict_to_tags(maps.probabilities, tags)[:, 1:]
         labels = predict_labels(maps, tags)
     # One call for all: the affinity, the dear part of PAMR, depends on the picture alone.
-    small = (max(1, size[0] // pamr_stride), max(1, size[1] // pamr_stride))
+    small = (max(1, size[0] // options.pamr_stride), max(1, size[1] // options.pamr_stride))
     picture = F.interpolate(images, small, mode="bilinear", align_corners=False, antialias=True)
     refined = pamr(picture, _resize(torch.cat(list(plain.values()), dim=1), small))
     stretched = _resize(normalize_cam(refined), size).chunk(len(plain), dim=1)
@@ -146,12 +140,9 @@ class SeedScores:
 def score_seeds(
     network: SingleStageNetwork,
     dataset: VocDataset,
+    options: SeedOptions = DEFAULT_OPTIONS,
     *,
-    scales: Sequence[float] = SCALES,
-    mirror: bool = True,
-    decode: bool = True,
-    scg_threshold: float = 0.50,
-    pamr_stride: int = 4,
+    world: World | None = None,
     progress: bool = True,
 ) -> SeedScores:
     """Score all seeds of a network on a split opened with ``masks=True``, its tags given (seed quality).
@@ -159,26 +150,25 @@ def score_seeds(
     Args:
         network: on the device to use.
         dataset: with masks.
-        decode: whether the decoder is trained and worth scoring.
-        scg_threshold, pamr_stride: see ``seed_maps``; best as in training.
+        options: how the seeds are made; best as in training.
+        world: processes that share the pictures, all with the same arguments; None: this one alone.
         progress: show a bar.
+
+    Returns:
+        The scores over all pictures, in every process.
     """
     device = next(network.parameters()).device
+    world = world or World(device)
     result = SeedScores(dataset.classes)
-    for sample in tqdm(dataset, desc="scoring", disable=not progress, leave=False):
+    share = dataset.take(world.share(len(dataset)))
+    for sample in tqdm(share, desc="scoring", disable=not (progress and world.is_main), leave=False):
         images = normalise(sample["image"].as_subclass(Tensor)[None].to(device))
         tags = sample["tags"][None].to(device)
-        seeds, labels = seed_maps(
-            network,
-            images,
-            tags,
-            scales=scales,
-            mirror=mirror,
-            decode=decode,
-            scg_threshold=scg_threshold,
-            pamr_stride=pamr_stride,
-        )
+        seeds, labels = seed_maps(network, images, tags, options)
         result.update(seeds, labels, sample["mask"].as_subclass(Tensor)[None].to(device))
+    result, *others = world.gather(result)
+    for other in others:
+        result.merge(other)
     return result
 
 
@@ -188,19 +178,29 @@ def segmentation_confusion(
     *,
     scales: Sequence[float] = SCALES,
     mirror: bool = True,
+    world: World | None = None,
     progress: bool = True,
 ) -> Tensor:
     """The final segmentation on a split opened with ``masks=True``, no tags given (see ``segment``).
 
+    Args:
+        network: on the device to use.
+        dataset: with masks.
+        scales, mirror: see ``segment``.
+        world: processes that share the pictures, all with the same arguments; None: this one alone.
+        progress: show a bar.
+
     Returns:
-        The confusion matrix, (K+1)×(K+1) int64 on the CPU.
+        The confusion matrix of all pictures, (K+1)×(K+1) int64 on the CPU, in every process.
     """
     device = next(network.parameters()).device
+    world = world or World(device)
     labels = len(dataset.classes) + 1
     total = torch.zeros(labels, labels, dtype=torch.int64)
-    for sample in tqdm(dataset, desc="scoring", disable=not progress, leave=False):
+    share = dataset.take(world.share(len(dataset)))
+    for sample in tqdm(share, desc="scoring", disable=not (progress and world.is_main), leave=False):
         image = sample["image"].as_subclass(Tensor)[None].to(device)
         prediction = segment(network, image, scales=scales, mirror=mirror)
         mask = sample["mask"].as_subclass(Tensor)[None].to(device)
         total += confusion_matrix(prediction, mask, labels).cpu()
-    return total
+    return world.sum(total)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsepm_edu.methods.random_walk import edge_affinity, feature_affinity, propagate, propagate_affinity
-from rsepm_edu.models.backbones import Backbone
+from rsepm_edu.models.backbone import Backbone
 
 
 class WalkNetwork(nn.Module):

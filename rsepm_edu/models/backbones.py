@@ -15,39 +15,14 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from rsepm_edu.errors import UserError
+from rsepm_edu.errors import UserError, one_line
+from rsepm_edu.models.backbone import Backbone
+from rsepm_edu.models.timm_backbones import MITS, TIMM, build_timm_backbone, check_timm_name
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 # Where torchvision's `features` of each MobileNet reach strides 4, 8, 16 and end: stages are the pieces between.
 MOBILENETS = {"mobilenet_v2": (4, 7, 14), "mobilenet_v3_large": (4, 7, 13)}
 BACKBONES = ("creatures", *RESNETS, *MOBILENETS)
-# From here on with timm, an optional extra: see timm_backbones.py.
-MITS = ("mit_b0", "mit_b1", "mit_b2", "mit_b3", "mit_b4", "mit_b5")
-TIMM = "timm:"
-
-
-class Backbone(nn.Module):
-    """Four stages in a row; ``forward`` returns the features of each.
-
-    Args:
-        stages: four modules, each fed by the one before.
-        channels: channels of the four outputs.
-        strides: pixels of the picture per position of the four outputs.
-    """
-
-    def __init__(self, stages: Sequence[nn.Module], channels: Sequence[int], strides: Sequence[int]) -> None:
-        super().__init__()
-        self.stages = nn.ModuleList(stages)
-        self.channels = tuple(channels)
-        self.strides = tuple(strides)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """B×3×H×W normalised images to a tuple of four B×C×h×w."""
-        features = []
-        for stage in self.stages:
-            images = stage(images)
-            features.append(images)
-        return tuple(features)
 
 
 class Residual(nn.Module):
@@ -93,8 +68,6 @@ def check_backbone(name: str) -> None:
         UserError: an unknown name, or one that needs timm where timm is not installed.
     """
     if name in MITS or name.startswith(TIMM):
-        from rsepm_edu.models.timm_backbones import check_timm_name  # which imports this module
-
         check_timm_name(name)
     elif name not in BACKBONES:
         known = f"{', '.join(BACKBONES)}, with timm installed {MITS[0]} to {MITS[-1]} or {TIMM}NAME"
@@ -117,8 +90,6 @@ def build_backbone(name: str, *, output_stride: int = 16, weights: str | os.Path
     """
     check_backbone(name)
     if name in MITS or name.startswith(TIMM):
-        from rsepm_edu.models.timm_backbones import build_timm_backbone
-
         return build_timm_backbone(name, output_stride=output_stride, weights=weights)
     if name == "creatures":
         if str(weights) != "none":
@@ -197,12 +168,6 @@ def load_weights(network: nn.Module, path: Path) -> None:
         network.load_state_dict(state)
     except Exception as error:  # torch raises many kinds: pickle, zip, runtime, attribute errors
         raise UserError(f"{path}: expected weights of {type(network).__name__}, got: {one_line(error)}") from error
-
-
-def one_line(error: Exception) -> str:
-    """The beginning of what an error says, without its line breaks."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return " ".join(line.strip() for line in lines[:3])[:300]
 
 
 def copy_weights(source: Backbone, target: Backbone, name: str) -> None:

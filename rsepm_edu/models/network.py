@@ -7,7 +7,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from rsepm_edu.methods.cam import cam_from_features
-from rsepm_edu.models.backbones import Backbone, build_backbone
+from rsepm_edu.models.backbone import Backbone
+from rsepm_edu.models.backbones import build_backbone
 from rsepm_edu.models.decoder import DeepLabV3PlusDecoder
 
 

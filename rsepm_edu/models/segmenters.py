@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from rsepm_edu.errors import UserError
-from rsepm_edu.models.backbones import Backbone, build_backbone
+from rsepm_edu.models.backbone import Backbone
+from rsepm_edu.models.backbones import build_backbone
 from rsepm_edu.models.decoder import DeepLabV3PlusDecoder
 
 Head = Literal["deeplabv2", "deeplabv3+"]

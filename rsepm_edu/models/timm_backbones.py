@@ -17,8 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from rsepm_edu.data.transforms import IMAGENET_MEAN, IMAGENET_STD
-from rsepm_edu.errors import UserError
-from rsepm_edu.models.backbones import MITS, TIMM, Backbone, one_line
+from rsepm_edu.errors import UserError, one_line
+from rsepm_edu.models.backbone import Backbone
+
+MITS = ("mit_b0", "mit_b1", "mit_b2", "mit_b3", "mit_b4", "mit_b5")
+TIMM = "timm:"
+"""Before the name of a network of timm."""
 
 MIT_RATIO = 4.0  # width of the hidden layers, in widths of their stage
 TRIAL_SIZE = (64, 96)  # of the picture that shows what a network gives

@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from rsepm_edu.data.voc import VocDataset
+from rsepm_edu.device import resolve_device
 from rsepm_edu.evaluation.choosing import PICTURES, choose_thresholds, thresholds_of
 from rsepm_edu.evaluation.inference import SCALES
 from rsepm_edu.evaluation.scoring import score_seeds
 from rsepm_edu.evaluation.tables import Row
-from rsepm_edu.models.device import resolve_device
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.training.checkpoint import load_checkpoint, load_network
 from rsepm_edu.training.config import WITHOUT_DECODER, Method, Mixing, TrainConfig, method_name
 from rsepm_edu.training.keeping import LAST
 from rsepm_edu.training.loop import Trainer, train
 from rsepm_edu.training.mixings import MIXINGS
+from rsepm_edu.training.seed_options import seed_options_of
 
 LABELS = {
     "cam": "CAM",
@@ -67,15 +68,9 @@ class Experiment:
         """The table's rows for a network that was trained so far, at oracle θ and at θ without masks."""
         dataset = VocDataset(self.root, self.split, masks=True)
         dataset.names = dataset.names[: self.pictures]
-        settings: dict[str, Any] = {
-            "scales": self.scales,
-            "decode": method not in WITHOUT_DECODER,
-            "scg_threshold": self.config.scg_threshold,
-            "pamr_stride": self.config.pamr_stride,
-            "progress": self.progress,
-        }
-        chosen = thresholds_of(choose_thresholds(network, dataset, pictures=self.choose, **settings))
-        scores = score_seeds(network, dataset, **settings)
+        options = seed_options_of(replace(self.config, method=method, mixing=mixing), scales=self.scales)
+        seen = choose_thresholds(network, dataset, options, pictures=self.choose, progress=self.progress)
+        chosen, scores = thresholds_of(seen), score_seeds(network, dataset, options, progress=self.progress)
         rows = scores.rows(seed=self.config.seed, chosen=chosen, classes=self.classes)
         if method in WITHOUT_DECODER:
             prefix = {"cam": "", "puzzle": "Puzzle-"}[method]

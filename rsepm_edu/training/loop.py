@@ -19,16 +19,17 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from rsepm_edu.data.loading import batches_of, derive_seed, epoch_loader
-from rsepm_edu.data.transforms import change_colours, draw_colours, inside_boxes, normalise, training_transform
+from rsepm_edu.data.transforms import change_colours, draw_colours, inside_boxes, normalise, training_crop
 from rsepm_edu.data.voc import Sample, VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.files import atomic_write_text
 from rsepm_edu.methods.puzzle import alpha_at
 from rsepm_edu.models.network import Outputs, SingleStageNetwork
 from rsepm_edu.models.synced_norm import synchronise_batch_norm
+from rsepm_edu.processes import World, joined
 from rsepm_edu.training.checkpoint import Checkpoint, network_from_config
 from rsepm_edu.training.config import TrainConfig
-from rsepm_edu.training.distributed import World, global_means, joined, replicate, without_exchange
+from rsepm_edu.training.distributed import global_means, replicate, without_exchange
 from rsepm_edu.training.interruption import StopRequests
 from rsepm_edu.training.keeping import LAST, Keeper, Resume, find_previous
 from rsepm_edu.training.memory import memory_advice
@@ -330,7 +331,7 @@ def training_dataset(config: TrainConfig, root: str | Path) -> VocDataset:
     Raises:
         UserError: see ``VocDataset``.
     """
-    transform = training_transform(config.crop, config.size, scale=config.scale)
+    transform = training_crop(config.crop, config.size, scale=config.scale)
     return VocDataset(root, config.split, transform=partial(_item, transform, config.jitter))
 
 

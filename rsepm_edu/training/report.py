@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -13,13 +13,25 @@ from rsepm_edu.data.transforms import normalise
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.files import atomic_write_text
 from rsepm_edu.methods.cam import normalize_cam
+from rsepm_edu.training.config import TrainConfig
+from rsepm_edu.training.optimizer import MovingAverage
 from rsepm_edu.training.step import Batch, refine
 from rsepm_edu.viz.panels import PanelSample, save_panel
 
-if TYPE_CHECKING:  # the loop imports this module
-    from rsepm_edu.training.loop import Trainer
-
 PANEL_ROWS = 4
+
+
+class Shown(Protocol):
+    """The state of a run as its pictures show it; a ``Trainer`` has it."""
+
+    @property
+    def config(self) -> TrainConfig: ...
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def average(self) -> MovingAverage: ...
 
 
 class TrainingLog:
@@ -32,7 +44,7 @@ class TrainingLog:
         keep_epochs: lines of an earlier part of the run that stay; later ones belong to epochs not saved.
     """
 
-    def __init__(self, out: Path, trainer: "Trainer", dataset: VocDataset, *, keep_epochs: int) -> None:
+    def __init__(self, out: Path, trainer: Shown, dataset: VocDataset, *, keep_epochs: int) -> None:
         self.out, self.trainer, self.dataset = out, trainer, dataset
         self.path = out / "log.jsonl"
         lines = self.path.read_text("utf-8").splitlines() if self.path.is_file() else []
@@ -78,7 +90,7 @@ def _epoch(line: str) -> float:
 
 
 @torch.no_grad()
-def panel_samples(trainer: "Trainer", dataset: VocDataset) -> list[PanelSample]:
+def panel_samples(trainer: Shown, dataset: VocDataset) -> list[PanelSample]:
     """What the averaged network makes of the first pictures of a split, step by step."""
     rows = []
     for index in range(min(PANEL_ROWS, len(dataset))):

@@ -48,10 +48,10 @@ class Target(NamedTuple):
 
 
 class Term(NamedTuple):
-    """A weighted loss, the mean over ``count`` things (pictures, positions, pixels); both scalars."""
+    """A weighted loss, and over how much (pictures, positions, pixels) it is the mean; both scalars."""
 
     loss: Tensor
-    count: Tensor
+    counted: Tensor
 
 
 class Forward(Protocol):
@@ -85,7 +85,7 @@ def step_terms(
         terms["puzzle_tags"] = tag_term(merged, batch)
         share = inside_share(batch.inside, merged)
         difference = puzzle_loss(outputs.cam.float() * share, merged * share, batch.tags)
-        terms["puzzle"] = Term(alpha * difference, terms["tags"].count)
+        terms["puzzle"] = Term(alpha * difference, terms["tags"].counted)
     if phase.refine:
         plain, *mixed = targets(batch)
         terms["cam"] = rec_term(outputs, plain, config.cam_weight)

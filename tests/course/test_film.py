@@ -1,5 +1,6 @@
 import pytest
 import torch
+from rsepm_edu.training.losses import refine
 
 from rsepm_edu.course import film as module
 from rsepm_edu.course.film import Film, Frame, load_film, save_film, take_frame
@@ -8,7 +9,6 @@ from rsepm_edu.labels import VOID
 from rsepm_edu.methods.cam import normalize_cam
 from rsepm_edu.models.network import build_network
 from rsepm_edu.training.config import TrainConfig
-from rsepm_edu.training.losses import refine
 
 TAGS = torch.tensor([[1.0, 0, 1], [0, 1, 0]])
 CONFIG = TrainConfig(pamr_stride=2, certain=0.55, uncertain=0.35)

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,11 @@ from rsepm_edu.evaluation import scoring
 from rsepm_edu.evaluation.choosing import CRITERIA, choose_thresholds, rank_checkpoints, thresholds_of
 from rsepm_edu.evaluation.maskfree import ColourInformation
 from rsepm_edu.evaluation.scoring import DECODER_SEEDS, SEEDS, score_seeds
+from rsepm_edu.evaluation.seed_options import SeedOptions
 from rsepm_edu.evaluation.thresholds import THRESHOLDS
 from rsepm_edu.models.network import SingleStageNetwork, build_network
 
-FAST = {"scales": (1.0,), "mirror": False, "pamr_stride": 4, "progress": False}
+FAST = SeedOptions(scales=(1.0,), mirror=False, pamr_stride=4)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,7 @@ def maskless(creatures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_no_mask_is_read(
     network: SingleStageNetwork, creatures: Path, maskless: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    without = choose_thresholds(network, VocDataset(maskless, "val"), ways=tuple(CRITERIA), **FAST)
+    without = choose_thresholds(network, VocDataset(maskless, "val"), FAST, ways=tuple(CRITERIA), progress=False)
     assert {way: set(seeds) for way, seeds in without.items()} == dict.fromkeys(CRITERIA, {*SEEDS, *DECODER_SEEDS})
 
     def refuse(*_: object) -> None:
@@ -43,7 +45,9 @@ def test_no_mask_is_read(
 
     # Where there are masks, and the data set is opened with them, they stay closed, and the choice is the same.
     monkeypatch.setattr(VocDataset, "read_mask", refuse)
-    opened = choose_thresholds(network, VocDataset(creatures, "val", masks=True), ways=tuple(CRITERIA), **FAST)
+    opened = choose_thresholds(
+        network, VocDataset(creatures, "val", masks=True), FAST, ways=tuple(CRITERIA), progress=False
+    )
     for way, seeds in without.items():
         for name, criterion in seeds.items():
             assert torch.equal(criterion.curve, opened[way][name].curve)
@@ -62,10 +66,11 @@ def test_pictures_are_spread_over_the_split(
     monkeypatch.setattr(VocDataset, "sample", note)
     dataset = VocDataset(maskless, "train")
     assert len(dataset) == 8
-    choose_thresholds(network, dataset, ways=("otsu",), pictures=3, decode=False, **FAST)
+    options = replace(FAST, decode=False)
+    choose_thresholds(network, dataset, options, ways=("otsu",), pictures=3, progress=False)
     assert seen == [0, 2, 5]
     seen.clear()
-    choose_thresholds(network, dataset, ways=("otsu",), pictures=100, decode=False, **FAST)
+    choose_thresholds(network, dataset, options, ways=("otsu",), pictures=100, progress=False)
     assert seen == list(range(8))
 
 
@@ -73,8 +78,8 @@ def test_rows_hold_the_oracle_and_the_choices_at_their_own_thresholds(
     network: SingleStageNetwork, creatures: Path
 ) -> None:
     dataset = VocDataset(creatures, "val", masks=True)
-    chosen = choose_thresholds(network, dataset, ways=("colour", "otsu"), **FAST)
-    scored = score_seeds(network, dataset, **FAST)
+    chosen = choose_thresholds(network, dataset, FAST, ways=("colour", "otsu"), progress=False)
+    scored = score_seeds(network, dataset, FAST, progress=False)
     rows = scored.rows(seed=0, chosen=thresholds_of(chosen))
     assert [(row.method, row.choice) for row in rows[:4]] == [
         *(("cam", "oracle"), ("cam", "colour"), ("cam", "otsu"), ("cam+pamr", "oracle"))
@@ -93,15 +98,15 @@ def test_stability_sees_a_mirrored_and_larger_view_turned_back(
     network: SingleStageNetwork, maskless: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A network without prejudice gives the same maps for both views, mirrored: kappa is 1 where it is not trivial.
-    def left_half(_: object, images: torch.Tensor, tags: torch.Tensor, **settings: object) -> object:
-        views.append((settings["scales"], settings["mirror"]))
+    def left_half(_: object, images: torch.Tensor, tags: torch.Tensor, options: SeedOptions) -> object:
+        views.append((options.scales, options.mirror))
         bright = images.mean(dim=1, keepdim=True)
         low, high = bright.amin(), bright.amax()
         return {"cam": ((bright - low) / (high - low)).expand(-1, tags.shape[1], -1, -1)}, None
 
     views: list[object] = []
     monkeypatch.setattr("rsepm_edu.evaluation.choosing.seed_maps", left_half)
-    chosen = choose_thresholds(network, VocDataset(maskless, "val"), ways=("stability",), **FAST)
+    chosen = choose_thresholds(network, VocDataset(maskless, "val"), FAST, ways=("stability",), progress=False)
     assert chosen["stability"]["cam"].curve.max() == pytest.approx(1, abs=1e-9)
     assert views[:3] == [((1.0,), False), ((1.0,), False), ((1.5,), False)]
 
@@ -127,9 +132,9 @@ def test_ranking_is_by_the_mean_over_common_seeds() -> None:
 def test_what_is_rejected(network: SingleStageNetwork, maskless: Path) -> None:
     dataset = VocDataset(maskless, "val")
     with pytest.raises(UserError, match="choice: expected some of colour, stability, classifier, otsu, got dice"):
-        choose_thresholds(network, dataset, ways=("colour", "dice"), **FAST)
+        choose_thresholds(network, dataset, FAST, ways=("colour", "dice"), progress=False)
     with pytest.raises(ValueError, match="pictures: expected at least 1, got 0"):
-        choose_thresholds(network, dataset, pictures=0, **FAST)
+        choose_thresholds(network, dataset, FAST, pictures=0, progress=False)
 
 
 def test_thresholds_come_from_the_sweep() -> None:

@@ -5,6 +5,7 @@ from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.evaluation.inference import multi_scale_maps, predict_labels
 from rsepm_edu.evaluation.label_maps import label_maps
 from rsepm_edu.evaluation.scoring import seed_maps
+from rsepm_edu.evaluation.seed_options import SeedOptions
 from rsepm_edu.evaluation.thresholds import labels_at
 from rsepm_edu.models.network import build_network
 
@@ -16,7 +17,7 @@ def test_a_split_is_drawn_as_it_is_scored(creatures):
     scales = (1.0,)
 
     def drawn(**options):
-        found = list(label_maps(network, dataset, scales=scales, progress=False, **options))
+        found = list(label_maps(network, dataset, SeedOptions(scales), progress=False, **options))
         assert [case.name for case in found] == dataset.names
         assert all(torch.equal(case.truth, dataset[i]["mask"]) for i, case in enumerate(found))
         assert all(torch.equal(case.image, dataset[i]["image"]) for i, case in enumerate(found))
@@ -26,7 +27,7 @@ def test_a_split_is_drawn_as_it_is_scored(creatures):
     for sample in dataset:
         image, tags = normalise(torch.as_tensor(sample["image"]))[None], sample["tags"][None]
         final.append(predict_labels(multi_scale_maps(network, image, scales=scales))[0])
-        maps, argmax = seed_maps(network, image, tags, scales=scales)
+        maps, argmax = seed_maps(network, image, tags, SeedOptions(scales))
         given.append(argmax[0])
         seeds.append(labels_at(maps["cam+pamr"], 0.3)[0])
     for found, wanted in (

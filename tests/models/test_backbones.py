@@ -10,7 +10,8 @@ from torch import nn
 from torchvision.ops.misc import SqueezeExcitation
 
 from rsepm_edu.errors import UserError
-from rsepm_edu.models.backbones import BACKBONES, Backbone, build_backbone, trade_stride_for_dilation
+from rsepm_edu.models.backbone import Backbone
+from rsepm_edu.models.backbones import BACKBONES, build_backbone, trade_stride_for_dilation
 
 CHANNELS = {
     "creatures": (16, 48, 64, 96),

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from contextlib import ExitStack
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -19,14 +20,20 @@ import torch.distributed as dist
 from rsepm_edu import cli
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
+from rsepm_edu.evaluation.choosing import choose_thresholds
+from rsepm_edu.evaluation.label_maps import compare_label_maps, label_maps
+from rsepm_edu.evaluation.scoring import score_seeds, segmentation_confusion
+from rsepm_edu.evaluation.seed_options import SeedOptions
+from rsepm_edu.processes import World, joined
 from rsepm_edu.training import loop
+from rsepm_edu.training.checkpoint import load_network
 from rsepm_edu.training.config import TrainConfig
-from rsepm_edu.training.distributed import joined
 from rsepm_edu.training.estimate import estimate
 from rsepm_edu.training.step import Term
 
-RANK, LIFE = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
-LAST_RANK = int(os.environ["WORLD_SIZE"]) - 1
+# 0, 0 and 1 where a test imports this file to do a job alone.
+RANK, LIFE = int(os.environ.get("RANK", 0)), int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+LAST_RANK = int(os.environ.get("WORLD_SIZE", 1)) - 1
 
 
 def without_dropout() -> Any:
@@ -54,9 +61,34 @@ def nan_on_the_last_rank() -> Any:
     return patch.object(loop, "step_terms", broken)
 
 
+def scores_of(checkpoint: Path | str, root: Path | str, world: World) -> dict[str, Any]:
+    """What the functions of evaluation find, as plain numbers; and how many pictures this process has opened."""
+    network, options = load_network(checkpoint), SeedOptions(scales=(1.0,))
+    dataset, three = VocDataset(root, "train", masks=True), VocDataset(root, "val", masks=True)
+    with patch.object(VocDataset, "sample", autospec=True, side_effect=VocDataset.sample) as opened:
+        chosen = choose_thresholds(network, dataset, options, pictures=5, world=world, progress=False)
+        seeds = score_seeds(network, dataset, options, world=world, progress=False)
+        confusion = segmentation_confusion(network, three, scales=(1.0,), world=world, progress=False)
+        maps = label_maps(network, three, options, tags=True, world=world, progress=False)
+        seen = compare_label_maps(maps, three, count=2, boundary=True, world=world)
+    assert seeds.labels is not None and seen.boundary is not None
+    return {
+        "looked_at": opened.call_count,
+        "curves": {name: criterion.curve.tolist() for name, criterion in chosen["colour"].items()},
+        "rows": [list(row) for row in map(astuple, seeds.rows(seed=0))],
+        "labels": seeds.labels.tolist(),
+        "confusion": confusion.tolist(),
+        "boundary": seen.boundary.tolist(),
+        "extremes": [[case.name, case.score] for case in (*seen.extremes.worst, *seen.extremes.best)],
+    }
+
+
 def do(job: dict[str, Any], out: Path) -> dict[str, Any]:
     if "command" in job:
         return {"code": cli.main(job["command"])}
+    if "score" in job:
+        with joined("cpu") as world:
+            return scores_of(job["score"], job["root"], world)
     config = TrainConfig.from_dict(job["config"])
     with ExitStack() as stack:
         if not job.get("dropout", False):

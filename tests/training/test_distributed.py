@@ -23,12 +23,13 @@ from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.models.network import build_network
 from rsepm_edu.models.synced_norm import CpuSyncBatchNorm, synchronise_batch_norm
-from rsepm_edu.training import distributed
+from rsepm_edu.processes import World
 from rsepm_edu.training.checkpoint import load_checkpoint
 from rsepm_edu.training.config import TrainConfig, preset
-from rsepm_edu.training.distributed import World, global_means, joined
+from rsepm_edu.training.distributed import global_means
 from rsepm_edu.training.loop import train
 from rsepm_edu.training.step import Term
+from tests.training.several_processes import scores_of
 
 SCRIPT = Path(__file__).with_name("several_processes.py")
 PATIENCE = 240  # seconds until what hangs has failed; a start takes five to twenty
@@ -151,6 +152,7 @@ def together(
     jobs["nowhere"] = {"config": rs, "root": str(out / "nowhere")}
     for name, command in evaluations(scored, creatures, out / "tables").items():
         jobs[name] = {"command": command}
+    jobs["python"] = {"score": str(scored), "root": root}
     # Last, for all processes have to be started again after it. checkpoint_minutes: a checkpoint after every step.
     killed = replace(configs["mixed"], checkpoint_minutes=1e-9).to_dict()
     jobs["killed"] = {"config": killed, "root": root, "dropout": True, "resume": "auto", "signal": [5, "SIGKILL"]}
@@ -243,6 +245,18 @@ def test_evaluate_counts_every_picture_once(
         assert (folder / path).read_bytes() == (tmp_path / name / path).read_bytes(), path
 
 
+def test_functions_of_evaluation_share_pictures_too(together: Path, scored: Path, creatures: Path) -> None:
+    """Every process gets what one alone finds: counts to the last pixel, sums of fractions but for rounding."""
+    expected = scores_of(scored, creatures, World(torch.device("cpu")))
+    for rank in (0, 1):
+        found = of_rank(together / "python", rank)
+        assert found.pop("looked_at") < expected["looked_at"]
+        assert found.pop("curves") == {
+            name: pytest.approx(curve, rel=1e-6, abs=1e-9) for name, curve in expected["curves"].items()
+        }
+        assert found == {name: value for name, value in expected.items() if name not in ("looked_at", "curves")}
+
+
 def test_a_run_that_loses_a_worker_ends_as_if_nothing_had_happened(together: Path) -> None:
     """SIGKILL at the sixth of eight steps, in the middle of an epoch; torchrun starts all again."""
     assert of_rank(together / "killed", 0) == {"epochs": [3, 4], "told": [[2, 3]]}  # its second life
@@ -326,25 +340,10 @@ def test_global_means_are_those_of_one_process(monkeypatch: pytest.MonkeyPatch) 
     assert [float(scaled["tags"]) for scaled in found] == [3.0, 3.0]
 
 
-def test_alone_nothing_is_changed() -> None:
+def test_alone_losses_are_not_changed() -> None:
     loss = torch.tensor(0.3, requires_grad=True)
-    with joined("cpu") as world:
-        assert (world.rank, world.size, world.is_main, world.own) == (0, 1, True, ())
-        same, means = global_means(world, {"tags": Term(loss, torch.ones(()))})
-        assert same["tags"] is loss and means.tolist() == [loss.item()]
-        assert world.gather(3) == [3] and world.from_main(lambda: 4) == 4
-        assert world.any(True) and not world.any(False)
-        with pytest.raises(UserError, match="^here$"), world.one_voice():
-            raise UserError("here")
-
-
-def test_each_process_has_its_own_gpu_and_none_may_ask_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOCAL_RANK", "3")
-    monkeypatch.setattr(distributed, "resolve_device", torch.device)
-    assert distributed._own_device("cuda") == torch.device("cuda:3")
-    assert distributed._own_device("cpu") == torch.device("cpu")
-    with pytest.raises(UserError, match="expected cpu or cuda, of which each process takes its own GPU, got 'cuda:1'"):
-        distributed._own_device("cuda:1")
+    same, means = global_means(World(torch.device("cpu")), {"tags": Term(loss, torch.ones(()))})
+    assert same["tags"] is loss and means.tolist() == [loss.item()]
 
 
 def test_other_commands_want_one_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 
+from rsepm_edu.processes import World
 from rsepm_edu.training import estimate as module
 from rsepm_edu.training.config import TrainConfig
-from rsepm_edu.training.distributed import World
 from rsepm_edu.training.estimate import Estimate, estimate
 from rsepm_edu.training.loop import Trainer, train, training_dataset
 from rsepm_edu.training.memory import step_memory

@@ -32,7 +32,9 @@ class Scored:
 def labels_of(tiny: TrainConfig, creatures: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Labels of the rows that a method gives."""
     monkeypatch.setattr(experiments, "choose_thresholds", lambda *args, **settings: {})
-    monkeypatch.setattr(experiments, "score_seeds", lambda *args, decode, **settings: Scored(decode))
+    monkeypatch.setattr(
+        experiments, "score_seeds", lambda network, dataset, options, **settings: Scored(options.decode)
+    )
 
     def labels(method: Method, mixing: Mixing = "none") -> list[str]:
         experiment = Experiment(tiny, creatures)

@@ -10,11 +10,11 @@ from rsepm_edu.errors import UserError
 from rsepm_edu.models.affinity import AffinityNetwork, BoundaryNetwork
 from rsepm_edu.models.backbones import build_backbone
 from rsepm_edu.models.segmenters import build_segmenter
+from rsepm_edu.multistage.walk import WalkConfig
 from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.loop import Trainer
 from rsepm_edu.training.phases import Phase
 from rsepm_edu.training.step import Batch, refine
-from rsepm_edu.training.walk import WalkConfig
 
 pytest.importorskip("timm")
 

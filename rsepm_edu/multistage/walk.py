@@ -19,18 +19,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rsepm_edu.device import resolve_device
+from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.thresholds import labels_at
 from rsepm_edu.methods.random_walk import affinity_labels, affinity_loss, confident_labels
 from rsepm_edu.models.affinity import AffinityNetwork, BoundaryNetwork, WalkNetwork
-from rsepm_edu.models.backbones import Backbone, build_backbone, check_backbone, copy_weights
-from rsepm_edu.models.device import resolve_device
-from rsepm_edu.training.checkpoint import read_config, read_state
+from rsepm_edu.models.backbone import Backbone
+from rsepm_edu.models.backbones import build_backbone, check_backbone, copy_weights
+from rsepm_edu.multistage.labelled import LabelledConfig, Task, read_labelled, train_labelled
 from rsepm_edu.training.config import Precision
-from rsepm_edu.training.labelled import LabelledConfig, Task, train_labelled
 
 FORMAT = "walk 1"
 
 Kind = Literal["boundary", "affinity"]
+"""IRNet's class boundaries, or AffinityNet's features."""
 Refine = Callable[[Tensor, Tensor], Tensor]
 """Pictures B×3×H×W uint8 and label maps B×H×W int64 (0 background, 1 … K) to better label maps."""
 
@@ -40,10 +42,8 @@ class WalkConfig(LabelledConfig):
     """Settings of the training; sources in brackets ([I]: IRNet, Ahn et al. 2019; ours: chosen here)."""
 
     # --- what is learnt
-    kind: Kind = "boundary"  # IRNet's class boundaries, or AffinityNet's features (affinity)
-    split: str = "trainaug"  # pictures; of their annotations not even the tags are used
     seed: int = 0  # of weights, order and crops
-    radius: int = 10  # of the pairs, in positions [I]; 5 for AffinityNet
+    radius: int = 10  # of the pairs, in positions [I]; AffinityNet has 5
 
     # --- network
     backbone: str = "resnet50"  # see rsepm_edu.models.backbones.build_backbone [I]
@@ -69,7 +69,6 @@ class WalkConfig(LabelledConfig):
     precision: Precision = "auto"  # auto: bf16 or fp16 on a GPU that has it, else fp32
 
     def __post_init__(self) -> None:
-        self._choice("kind", get_args(Kind))
         check_backbone(self.backbone)
         self._at_least("radius", 2)
         self._at_least("weight_decay", 0)
@@ -80,7 +79,6 @@ class WalkConfig(LabelledConfig):
 WALK_PRESETS: dict[str, WalkConfig] = {
     # Generated pictures of 96 pixels on a CPU, above the backbone of a network trained on their tags.
     "creatures-cpu": WalkConfig(
-        split="train",
         radius=5,
         backbone="creatures",
         weights="none",
@@ -131,14 +129,20 @@ def walk_labels(
     return confident_labels(first, second)
 
 
-def build_walk_network(config: WalkConfig, *, weights: str | None = None) -> WalkNetwork:
-    """The network of a run, with the backbone's weights it starts from or those named by ``weights``."""
+def build_walk_network(config: WalkConfig, kind: Kind, *, weights: str | None = None) -> WalkNetwork:
+    """The network of a run, with the backbone's weights it starts from or those named by ``weights``.
+
+    Raises:
+        UserError: an unknown kind, or what ``build_backbone`` raises.
+    """
+    if kind not in get_args(Kind):
+        raise UserError(f"walk: expected one of {', '.join(get_args(Kind))}, got {kind!r}")
     backbone = build_backbone(
         config.backbone,
         output_stride=config.output_stride,
         weights=config.weights if weights is None else weights,
     )
-    return {"boundary": BoundaryNetwork, "affinity": AffinityNetwork}[config.kind](backbone)
+    return {"boundary": BoundaryNetwork, "affinity": AffinityNetwork}[kind](backbone)
 
 
 def load_walk_network(path: str | Path) -> WalkNetwork:
@@ -147,15 +151,17 @@ def load_walk_network(path: str | Path) -> WalkNetwork:
     Raises:
         UserError: missing, unreadable, or not a checkpoint of this training.
     """
-    state = read_state(Path(path), FORMAT)
-    network = build_walk_network(read_config(Path(path), state, WalkConfig), weights="none")
+    config, state = read_labelled(Path(path), FORMAT, WalkConfig)
+    network = build_walk_network(config, state["kind"], weights="none")
     network.load_state_dict(state["network"])
     return network.eval()
 
 
 def train_walk(
     config: WalkConfig,
+    kind: Kind,
     root: str | Path,
+    split: str,
     labels: str | Path,
     out: str | Path,
     *,
@@ -168,7 +174,9 @@ def train_walk(
 
     Args:
         config: the settings.
+        kind: of the network.
         root: data, see ``VocDataset``.
+        split: pictures; of their annotations not even the tags are used.
         labels: folder of labels, see ``LabelledDataset``.
         out: folder of the run.
         backbone: one of ``config.backbone`` whose weights are copied; None: built with ``config.weights``.
@@ -185,7 +193,7 @@ def train_walk(
     """
 
     def build(weights: str | None) -> WalkNetwork:
-        network = build_walk_network(config, weights=weights if backbone is None else "none")
+        network = build_walk_network(config, kind, weights=weights if backbone is None else "none")
         if weights is None and backbone is not None:
             copy_weights(backbone, network.backbone, config.backbone)
         return network
@@ -204,8 +212,9 @@ def train_walk(
 
     network = train_labelled(
         config,
-        Task(config.kind, FORMAT, build, optimizer, loss),
+        Task(kind, FORMAT, build, optimizer, loss, {"kind": kind}),
         root,
+        split,
         labels,
         out,
         resume=resume,

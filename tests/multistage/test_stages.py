@@ -15,14 +15,14 @@ from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.inference import multi_scale_maps, restrict_to_tags, segmenter_probabilities
 from rsepm_edu.models.network import SingleStageNetwork, build_network
 from rsepm_edu.models.segmenters import build_segmenter
-from rsepm_edu.training.stages import (
+from rsepm_edu.multistage.stages import (
     write_predictions,
     write_pseudo_masks,
     write_seeds,
     write_walk_labels,
     write_walked_seeds,
 )
-from rsepm_edu.training.walk import WalkConfig, build_walk_network, walk_labels
+from rsepm_edu.multistage.walk import WalkConfig, build_walk_network, walk_labels
 
 CPU = torch.device("cpu")
 
@@ -111,7 +111,7 @@ def test_labels_are_written_once_from_the_seeds(dataset: VocDataset, seeds: Path
 @pytest.mark.parametrize("kind", ["boundary", "affinity"])
 def test_seeds_walk_as_the_network_lets_them(kind: Any, dataset: VocDataset, seeds: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    network = build_walk_network(WalkConfig(kind=kind, backbone="creatures", weights="none")).eval()
+    network = build_walk_network(WalkConfig(backbone="creatures", weights="none"), kind).eval()
     write_walked_seeds(network, dataset, seeds, tmp_path, radius=3, steps=4, progress=False)
     for name, image, _ in pictures(dataset):
         seed = read_seed(seeds / f"{name}.npz")[None]
@@ -124,7 +124,7 @@ def test_seeds_walk_as_the_network_lets_them(kind: Any, dataset: VocDataset, see
 def test_a_picture_without_classes_walks_nowhere_and_is_background(dataset: VocDataset, tmp_path: Path) -> None:
     for name in dataset.names:
         write_seed(tmp_path / "seeds" / f"{name}.npz", torch.zeros(len(dataset.classes), 64, 64))
-    network = build_walk_network(WalkConfig(backbone="creatures", weights="none")).eval()
+    network = build_walk_network(WalkConfig(backbone="creatures", weights="none"), "boundary").eval()
     write_walked_seeds(network, dataset, tmp_path / "seeds", tmp_path / "walked", steps=2, progress=False)
     write_pseudo_masks(
         dataset, tmp_path / "walked", tmp_path / "masks", threshold=0.0, refine=None, device=CPU, progress=False

@@ -1,6 +1,7 @@
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +11,15 @@ import torch
 from rsepm_edu.data.seeds import MAX_BYTES
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
-from rsepm_edu.evaluation.stored import choose_stored_threshold
-from rsepm_edu.training import multistage
+from rsepm_edu.multistage import run as run_module
+from rsepm_edu.multistage.config import MultistageConfig, StageConfig
+from rsepm_edu.multistage.run import Multistage, run_multistage
+from rsepm_edu.multistage.segmentation import SegmentationConfig, load_segmenter
+from rsepm_edu.multistage.stored import choose_stored_threshold
+from rsepm_edu.multistage.walk import WalkConfig
+from rsepm_edu.training.checkpoint import load_checkpoint, load_network
 from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.loop import train
-from rsepm_edu.training.multistage import (
-    SEGMENTATION_PRESETS,
-    STAGE_PRESETS,
-    WALK_PRESETS,
-    Multistage,
-    MultistageConfig,
-    StageConfig,
-    claim,
-    fingerprint,
-    run_multistage,
-)
-from rsepm_edu.training.segmentation import SegmentationConfig, load_segmenter
-from rsepm_edu.training.walk import WalkConfig
 
 
 @pytest.fixture(scope="module")
@@ -89,44 +82,6 @@ def error_of(call: Any) -> str:
     return str(info.value)
 
 
-# settings
-
-
-def test_every_preset_has_its_three_parts() -> None:
-    assert STAGE_PRESETS.keys() == WALK_PRESETS.keys() == SEGMENTATION_PRESETS.keys()
-    for name in STAGE_PRESETS:
-        config = MultistageConfig.preset(name, seed=3, head="deeplabv2", walk="affinity", threshold=0.4)
-        assert config.stages.threshold == 0.4 and config.walk.kind == "affinity" and config.walk.radius == 5
-        assert config.walk.split == config.segmentation.split == config.stages.split
-        assert config.walk.seed == config.segmentation.seed == 3 and config.segmentation.head == "deeplabv2"
-    assert MultistageConfig.preset("voc-gpu").walk == WalkConfig()
-    steps = [MultistageConfig.preset("creatures-cpu", walk=walk).stages.walk_steps for walk in ("boundary", "affinity")]
-    assert steps == [32, 8]
-    assert MultistageConfig.preset("creatures-cpu", walk="affinity", walk_steps=5).stages.walk_steps == 5
-    message = error_of(lambda: MultistageConfig.preset("voc"))
-    assert message == "preset: expected one of creatures-cpu, voc-sample-cpu, voc-gpu, got 'voc'"
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"seed_map": "both"}, "seed_map: expected one of cam, decoder, got 'both'"),
-        ({"walk": "far"}, "walk: expected one of boundary, affinity, none, got 'far'"),
-        ({"threshold": 1.0}, "threshold: expected 0 or more and less than 1, got 1.0"),
-        ({"threshold": float("nan")}, "threshold: expected 0 or more and less than 1, got nan"),
-        (
-            {"foreground": 0.05},
-            "background, foreground: expected 0 <= background < foreground < 1, got 0.05, 0.05",
-        ),
-        ({"scales": ()}, "scales: expected positive numbers, got ()"),
-        ({"final_sigmas": (1.0, 0.0, 3.0)}, "final_sigmas: expected three numbers above 0, got (1.0, 0.0, 3.0)"),
-        ({"seed_stride": 0}, "seed_stride: expected at least 1, got 0"),
-    ],
-)
-def test_settings_out_of_range_are_refused(changes: dict[str, Any], message: str) -> None:
-    assert error_of(lambda: StageConfig(**changes)) == message
-
-
 # a run
 
 
@@ -164,7 +119,7 @@ def test_a_finished_run_does_nothing_again(
 
     monkeypatch.setattr(run.network, "forward", must_not_run)
     for name in ("refine_labels", "refine_probabilities"):
-        monkeypatch.setattr(multistage, name, must_not_run)
+        monkeypatch.setattr(run_module, name, must_not_run)
     run_multistage(run, score=None, evaluate=None)
     run.predictions("val", crf=True)
     assert files(out) == files(finished)
@@ -204,6 +159,71 @@ def test_without_walk_and_crf_the_seeds_are_the_masks(
     run = Multistage(single, blind, tmp_path, config, device="cpu", progress=False)
     run_multistage(run, score=None, evaluate=None)
     assert {path.name for path in tmp_path.iterdir()} == {"1_seeds", "5_masks_none_0.5", "6_deeplabv2_none_0.5"}
+
+
+def other(name: str, value: Any) -> Any:
+    """Another value of a setting."""
+    words = {
+        **{"split": "val", "seed_map": "cam", "walk": "affinity", "backbone": "resnet18", "weights": "imagenet"},
+        **{"head": "deeplabv2", "optimizer": "adamw", "precision": "bf16"},
+    }
+    match value:
+        case str():
+            return words[name.rpartition(".")[2]]
+        case bool():
+            return not value
+        case int():
+            return value + 1
+        case float():
+            return value / 2 + 0.01
+    return tuple(part / 2 for part in value) if name.endswith("scale") else tuple(part * 2 for part in value)
+
+
+@pytest.mark.parametrize("stages", [{}, {"walk": "none"}, {"crf": False}, {"walk": "none", "crf": False}])
+def test_every_setting_reaches_its_stage_unless_it_is_said_to_be_unused(
+    stages: dict[str, Any],
+    single: Path,
+    blind: Path,
+    settings: MultistageConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checkpoint, network = load_checkpoint(single), load_network(single)
+    monkeypatch.setattr(run_module, "load_checkpoint", lambda path: checkpoint)
+    monkeypatch.setattr(run_module, "load_network", lambda path: network)
+    monkeypatch.setattr(run_module, "claim", lambda folder, record: folder)
+    calls: list[Any] = []
+
+    def plain(value: Any) -> Any:
+        return value.keywords if isinstance(value, partial) else value.split if isinstance(value, VocDataset) else value
+
+    def note(name: str) -> Any:
+        def stage(*arguments: Any, **options: Any) -> torch.nn.Module:
+            calls.append((name, [plain(a) for a in arguments], {key: plain(a) for key, a in options.items()}))
+            return network
+
+        return stage
+
+    for name in ("seeds", "walk_labels", "walked_seeds", "pseudo_masks", "predictions"):
+        monkeypatch.setattr(run_module, f"write_{name}", note(name))
+    for name in ("train_walk", "train_segmenter"):
+        monkeypatch.setattr(run_module, name, note(name))
+
+    def done(config: MultistageConfig) -> list[Any]:
+        calls.clear()
+        run = Multistage(single, blind, tmp_path, config, device="cpu", progress=False)
+        for crf in (False, True) if config.stages.crf else (False,):
+            run.predictions("val", crf=crf)
+        return list(calls)
+
+    base = settings.with_settings({**stages, "segmentation.optimizer": "sgd"})
+    expected = done(base)
+    for name, value in base.settings().items():
+        changed = base.with_settings({name: other(name, value)})
+        assert changed.settings() == base.settings() | {name: other(name, value)}
+        own = name.startswith("segmentation.") or name == "walk.output_stride"  # a training has all of its settings
+        assert own or (done(changed) == expected) == (name in base.unused()), name
+    assert "there is no walk" in base.unused().values() or base.stages.walk != "none"
 
 
 def test_another_threshold_or_walk_shares_the_stages_before(
@@ -289,30 +309,6 @@ def test_a_decoder_that_was_never_trained_gives_no_seeds(
     )
     message = error_of(lambda: Multistage(tmp_path / "cam" / "last.pt", creatures, tmp_path, settings, device="cpu"))
     assert message == "seed_map: expected cam for a network trained with method cam, got decoder"
-
-
-def test_a_folder_is_claimed_for_one_record(tmp_path: Path) -> None:
-    claim(tmp_path / "a", {"x": {"y": (1, 3)}})  # nothing came of it
-    folder = claim(tmp_path / "a", {"x": {"y": (1, 2)}})
-    (folder / "picture.png").touch()
-    assert claim(folder, {"x": {"y": [1, 2]}}) == folder
-    assert "expected z.w = None as for the files there, got 1" in error_of(
-        lambda: claim(folder, {"x": {"y": [1, 2]}, "z": {"w": 1}})
-    )
-    (folder / "stage.json").write_text("{")
-    assert "expected the settings of a stage, got: " in error_of(lambda: claim(folder, {}))
-    (folder / "stage.json").rename(folder / "other.txt")
-    assert error_of(lambda: claim(folder, {})) == (
-        f"{folder}: expected a new folder or one with a stage.json, got other files"
-    )
-
-
-def test_a_fingerprint_is_that_of_the_numbers() -> None:
-    torch.manual_seed(0)
-    first, second = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
-    assert fingerprint(first) != fingerprint(second)
-    second.load_state_dict(first.state_dict())
-    assert fingerprint(first) == fingerprint(second.to(memory_format=torch.channels_last))
 
 
 # scores

@@ -15,165 +15,40 @@ only what comes after it is made.
 Nothing sees a true mask before the scoring. What keeps the last stage from collapsing is told in segmentation.py.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
-from torch import nn
 
 from rsepm_edu.data.voc import VocDataset
+from rsepm_edu.device import resolve_device
 from rsepm_edu.errors import UserError
-from rsepm_edu.evaluation.crf import FINAL_SIGMAS, LABEL_SIGMAS, Sigmas, refine_labels, refine_probabilities
-from rsepm_edu.evaluation.inference import SCALES
-from rsepm_edu.evaluation.stored import choose_stored_threshold, score_stored_masks, sweep_stored_seeds
 from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.evaluation.thresholds import THRESHOLDS
-from rsepm_edu.files import atomic_write_text
 from rsepm_edu.models.affinity import WalkNetwork
-from rsepm_edu.models.device import resolve_device
 from rsepm_edu.models.segmenters import Head, Segmenter
-from rsepm_edu.training.checkpoint import load_checkpoint, load_network
-from rsepm_edu.training.config import WITHOUT_DECODER, Settings
-from rsepm_edu.training.keeping import LAST
-from rsepm_edu.training.labelled import RESUMABLE, LabelledConfig
-from rsepm_edu.training.segmentation import SEGMENTATION_PRESETS, SegmentationConfig, train_segmenter
-from rsepm_edu.training.stages import (
-    SeedMap,
+from rsepm_edu.multistage.config import MultistageConfig
+from rsepm_edu.multistage.crf import refine_labels, refine_probabilities
+from rsepm_edu.multistage.labelled import LabelledConfig
+from rsepm_edu.multistage.records import claim, digest, fingerprint, training_settings
+from rsepm_edu.multistage.segmentation import train_segmenter
+from rsepm_edu.multistage.stages import (
     write_predictions,
     write_pseudo_masks,
     write_seeds,
     write_walk_labels,
     write_walked_seeds,
 )
-from rsepm_edu.training.walk import WALK_PRESETS, Kind, WalkConfig, train_walk
+from rsepm_edu.multistage.stored import choose_stored_threshold, score_stored_masks, sweep_stored_seeds
+from rsepm_edu.multistage.walk import train_walk
+from rsepm_edu.training.checkpoint import load_checkpoint, load_network
+from rsepm_edu.training.config import WITHOUT_DECODER
+from rsepm_edu.training.keeping import LAST
 
-STAGE = "stage.json"
-Walk = Literal["boundary", "affinity", "none"]
 WALK_NAMES = {"boundary": "IRN walk", "affinity": "Affinity walk"}
 HEAD_NAMES: dict[Head, str] = {"deeplabv2": "DeepLabv2", "deeplabv3+": "DeepLabv3+"}
-
-
-@dataclass(frozen=True)
-class StageConfig(Settings):
-    """Settings between the networks; sources in brackets.
-
-    [I]: IRNet, Ahn et al. 2019. [P]: Puzzle-CAM, Jo & Yu 2021. [K]: Krähenbühl & Koltun 2011. Ours: chosen here.
-    """
-
-    split: str = "trainaug"  # pictures that get pseudo masks; their tags are given
-    seed_map: SeedMap = "decoder"  # cam, or decoder where the network has trained one
-    scales: tuple[float, ...] = SCALES  # of the seeds, each with its mirror image [P]
-    seed_stride: int = 4  # pixels per stored value and side (ours: as fine as the decoder's maps)
-    walk: Walk = "boundary"  # boundary [I], affinity, or none: the seeds themselves
-    foreground: float = 0.30  # background score of the pass whose classes are trusted [I]
-    background: float = 0.05  # background score of the pass whose background is trusted [I]
-    walk_radius: int = 5  # of the pairs, in positions [I]
-    walk_steps: int = 256  # [I]
-    threshold: float | None = None  # background score of the pseudo masks; None: chosen by colour, without masks
-    # (ours: no fixed number fits all seeds, see results/creatures_multistage; IRNet has 0.25)
-    crf: bool = True  # dense CRF on the pseudo masks, and beside the segmenter's own result
-    label_sigmas: Sigmas = LABEL_SIGMAS  # CRF on labels: smoothness, appearance (pixels), colour [I]
-    final_sigmas: Sigmas = FINAL_SIGMAS  # CRF on the segmenter's result: the same three [K]
-    final_scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)  # of the segmenter's result, each with its mirror image [P]
-
-    def __post_init__(self) -> None:
-        self._choice("seed_map", get_args(SeedMap))
-        self._choice("walk", get_args(Walk))
-        self._at_least("seed_stride", 1)
-        self._at_least("walk_radius", 2)
-        self._at_least("walk_steps", 0)
-        if self.threshold is not None:
-            self._share("threshold")
-        if not 0 <= self.background < self.foreground < 1:
-            raise UserError(
-                f"background, foreground: expected 0 <= background < foreground < 1, "
-                f"got {self.background}, {self.foreground}"
-            )
-        for name in ("scales", "final_scales"):
-            if not getattr(self, name) or not min(getattr(self, name)) > 0:
-                raise UserError(f"{name}: expected positive numbers, got {getattr(self, name)}")
-        for name in ("label_sigmas", "final_sigmas"):
-            if len(getattr(self, name)) != 3 or not min(getattr(self, name)) > 0:
-                raise UserError(f"{name}: expected three numbers above 0, got {getattr(self, name)}")
-
-
-# Lengths are those of photographs, made smaller with the pictures, without a look at masks. CRF: pixels times picture
-# side / 375, the short side of most of VOC's photographs; at least 1, below which a smoothness kernel holds a pixel
-# alone. Its colours stay as they are: a smaller picture has no other colours.
-STAGE_PRESETS: dict[str, StageConfig] = {
-    # A walk of n steps reaches as far as √n: IRNet's 256 steps on a map of 128 positions are 32 or so on one of 48.
-    "creatures-cpu": StageConfig(
-        split="train",
-        seed_stride=1,
-        walk_steps=32,
-        label_sigmas=(1.0, 13.0, 5.0),
-        final_sigmas=(1.0, 17.0, 3.0),
-        final_scales=(0.5, 1.0, 1.5),
-    ),
-    # Without the published scale 2.0, as where their single-stage network is scored.
-    "voc-sample-cpu": StageConfig(
-        scales=(1.0, 0.5, 1.5),
-        label_sigmas=(2.0, 30.0, 5.0),
-        final_sigmas=(1.0, 40.0, 3.0),
-        final_scales=(0.5, 1.0, 1.5),
-    ),
-    "voc-gpu": StageConfig(),
-}
-
-# AffinityNet's maps are coarser than IRNet's: 12 positions for a picture of 96 pixels, beside 64 for a crop of 512.
-AFFINITY_STEPS = {"creatures-cpu": 8}
-
-
-@dataclass(frozen=True)
-class MultistageConfig:
-    """Settings of all stages; what two of them share (split, kind of walk) is that of ``stages``."""
-
-    stages: StageConfig = field(default_factory=StageConfig)
-    walk: WalkConfig = field(default_factory=WalkConfig)
-    segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
-
-    def __post_init__(self) -> None:
-        kind: Kind = self.walk.kind if self.stages.walk == "none" else self.stages.walk
-        radius = min(self.walk.radius, 5) if kind == "affinity" else self.walk.radius  # as each was published
-        split = self.stages.split
-        object.__setattr__(self, "walk", replace(self.walk, kind=kind, radius=radius, split=split))
-        object.__setattr__(self, "segmentation", replace(self.segmentation, split=split))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The settings by part and name, weights without their folder."""
-        parts = {"stages": self.stages, "walk": self.walk, "segmentation": self.segmentation}
-        values = {part: settings.to_dict() for part, settings in parts.items()}
-        for part in ("walk", "segmentation"):
-            values[part]["weights"] = Path(values[part]["weights"]).name
-        return values
-
-    @classmethod
-    def preset(cls, name: str, *, seed: int = 0, head: Head = "deeplabv3+", **stages: Any) -> "MultistageConfig":
-        """Settings to start from.
-
-        Args:
-            name: creatures-cpu, voc-sample-cpu or voc-gpu.
-            seed: of both trainings.
-            head: of the segmenter.
-            stages: changes of ``StageConfig``.
-
-        Raises:
-            UserError: unknown preset, or a value out of range.
-        """
-        if name not in STAGE_PRESETS:
-            raise UserError(f"preset: expected one of {', '.join(STAGE_PRESETS)}, got {name!r}")
-        if stages.get("walk") == "affinity" and name in AFFINITY_STEPS:
-            stages = {"walk_steps": AFFINITY_STEPS[name]} | stages
-        return cls(
-            replace(STAGE_PRESETS[name], **stages),
-            replace(WALK_PRESETS[name], seed=seed),
-            replace(SEGMENTATION_PRESETS[name], seed=seed, head=head),
-        )
 
 
 class Multistage:
@@ -258,12 +133,21 @@ class Multistage:
 
     @cached_property
     def walk_network(self) -> WalkNetwork:
-        """The trained walk network."""
-        labels, config = self.labels, self.config.walk
-        folder = self._stage(f"3_walk_{config.kind}", self._walk_record)
+        """The trained walk network.
+
+        Raises:
+            UserError: the settings ask for no walk.
+        """
+        kind, config = self.config.stages.walk, self.config.walk
+        if kind == "none":
+            raise UserError("walk: expected boundary or affinity for a walk network, got none")
+        labels = self.labels
+        folder = self._stage(f"3_walk_{kind}", self._walk_record)
         return train_walk(
             config,
+            kind,
             self.root,
+            self.config.stages.split,
             labels,
             folder,
             backbone=self.network.backbone if config.weights == "none" else None,
@@ -331,11 +215,11 @@ class Multistage:
     def segmenter(self) -> Segmenter:
         """The trained segmenter."""
         masks, config = self.masks, self.config.segmentation
-        record = self._mask_record | {"segmentation": _settings(config)}
-        folder = self._stage(self.segmenter_folder.name, record)
+        folder = self._stage(self.segmenter_folder.name, self._segmenter_record)
         return train_segmenter(
             config,
             self.root,
+            self.config.stages.split,
             masks,
             folder,
             backbone=self.network.backbone if config.weights == "none" else None,
@@ -349,7 +233,7 @@ class Multistage:
         stages = self.config.stages
         dataset = VocDataset(self.root, split)
         name = f"{split}{'_tags' if tags_given else ''}{'_crf' if crf else ''}"
-        settings = {"data": _digest(dataset), "scales": stages.final_scales, "tags_given": tags_given}
+        settings = {"data": digest(dataset), "scales": stages.final_scales, "tags_given": tags_given}
         if crf:
             settings["sigmas"] = stages.final_sigmas
         network = self.segmenter
@@ -439,7 +323,7 @@ class Multistage:
         stages = self.config.stages
         settings = {
             "network": fingerprint(self.network),
-            "data": _digest(self.dataset),
+            "data": digest(self.dataset),
             "seed_map": stages.seed_map,
             "scales": stages.scales,
             "seed_stride": stages.seed_stride,
@@ -454,7 +338,7 @@ class Multistage:
 
     @property
     def _walk_record(self) -> dict[str, Any]:
-        return self._label_record | {"walk": _settings(self.config.walk)}
+        return self._label_record | {"walk": {"kind": self.config.stages.walk, **self._training(self.config.walk)}}
 
     @property
     def _walked_record(self) -> dict[str, Any]:
@@ -467,6 +351,13 @@ class Multistage:
         before = self._seed_record if stages.walk == "none" else self._walked_record
         sigmas = stages.label_sigmas if stages.crf else None
         return before | {"masks": {"threshold": self.threshold, "crf": stages.crf, "sigmas": sigmas}}
+
+    @property
+    def _segmenter_record(self) -> dict[str, Any]:
+        return self._mask_record | {"segmentation": self._training(self.config.segmentation)}
+
+    def _training(self, config: LabelledConfig) -> dict[str, Any]:
+        return {"split": self.config.stages.split, **training_settings(config)}
 
     @property
     def _refine_labels(self) -> Any:
@@ -498,60 +389,3 @@ def run_multistage(run: Multistage, *, score: str | None = "train", evaluate: st
     if evaluate is not None:
         rows += [run.final_row(evaluate, crf=crf) for crf in ((False, True) if run.config.stages.crf else (False,))]
     return rows
-
-
-def claim(folder: Path, record: dict[str, Any]) -> Path:
-    """Take a folder for the files that some settings lead to.
-
-    Args:
-        folder: new, or taken before for the same settings; where it has no files yet, others may take it.
-        record: settings by stage.
-
-    Raises:
-        UserError: it holds what other settings led to, or files of another kind.
-    """
-    path = folder / STAGE
-    now = json.loads(json.dumps(record))
-    others = folder.is_dir() and any(entry != path for entry in folder.iterdir())
-    if path.is_file() and others:
-        try:
-            before = json.loads(path.read_text("utf-8"))
-        except ValueError as error:
-            raise UserError(f"{path}: expected the settings of a stage, got: {error}") from error
-        for name in [*before, *now]:
-            _expect_same(path, name, before.get(name, {}), now.get(name, {}))
-        return folder
-    if others:
-        raise UserError(f"{folder}: expected a new folder or one with a {STAGE}, got other files")
-    atomic_write_text(path, json.dumps(now, indent=2) + "\n")
-    return folder
-
-
-def _expect_same(path: Path, stage: str, before: dict[str, Any], now: dict[str, Any]) -> None:
-    for name in [*before, *now]:
-        if before.get(name) != now.get(name):
-            raise UserError(
-                f"{path}: expected {stage}.{name} = {before.get(name)!r} as for the files there, "
-                f"got {now.get(name)!r} (remove the folder, or choose another one for the run)"
-            )
-
-
-def fingerprint(network: nn.Module) -> str:
-    """A short digest of a network's weights and statistics: the same for the same numbers."""
-    digest = hashlib.sha256()
-    for name, value in network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _digest(dataset: VocDataset) -> str:
-    """Which pictures and tags: their number and a digest of names and tags."""
-    digest = hashlib.sha256("\n".join(dataset.names).encode())
-    digest.update(dataset.tags.to(torch.uint8).numpy().tobytes())
-    return f"{dataset.split} {len(dataset)} {digest.hexdigest()[:16]}"
-
-
-def _settings(config: LabelledConfig) -> dict[str, Any]:
-    """Settings that change what a training computes."""
-    return {name: value for name, value in asdict(config).items() if name not in RESUMABLE}

@@ -6,8 +6,8 @@ from torch import Tensor
 from rsepm_edu.data.palette import write_mask
 from rsepm_edu.data.seeds import write_seed
 from rsepm_edu.data.voc import VocDataset
-from rsepm_edu.evaluation.stored import choose_stored_threshold, score_stored_masks, sweep_stored_seeds
 from rsepm_edu.labels import VOID
+from rsepm_edu.multistage.stored import choose_stored_threshold, score_stored_masks, sweep_stored_seeds
 
 
 def test_seeds_and_masks_are_scored_from_their_files(creatures: Path, tmp_path: Path) -> None:

@@ -16,9 +16,8 @@ from rsepm_edu.data.palette import write_mask
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.models.segmenters import Segmenter, build_segmenter
-from rsepm_edu.training import segmentation
-from rsepm_edu.training.loop import NotFiniteError
-from rsepm_edu.training.segmentation import (
+from rsepm_edu.multistage import segmentation
+from rsepm_edu.multistage.segmentation import (
     SEGMENTATION_PRESETS,
     SegmentationConfig,
     is_segmenter,
@@ -27,6 +26,7 @@ from rsepm_edu.training.segmentation import (
     segmentation_loss,
     train_segmenter,
 )
+from rsepm_edu.training.loop import NotFiniteError
 
 VOID = 255
 HEADS: Any = ("deeplabv2", "deeplabv3+")
@@ -36,7 +36,6 @@ HEADS: Any = ("deeplabv2", "deeplabv3+")
 def tiny_segmentation() -> SegmentationConfig:
     """Three epochs of two steps."""
     return SegmentationConfig(
-        split="train",
         backbone="creatures",
         weights="none",
         channels=16,
@@ -59,7 +58,7 @@ def oracle_labels(creatures: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def run(config: SegmentationConfig, root: Path, labels: Path, out: Path, **settings: Any) -> Segmenter:
-    return train_segmenter(config, root, labels, out, device="cpu", progress=False, **settings)
+    return train_segmenter(config, root, "train", labels, out, device="cpu", progress=False, **settings)
 
 
 def rows(out: Path) -> list[dict[str, Any]]:

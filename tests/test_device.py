@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from rsepm_edu.device import resolve_device
 from rsepm_edu.errors import UserError
-from rsepm_edu.models.device import resolve_device
 
 
 def test_the_cpu_is_always_there() -> None:

@@ -22,14 +22,14 @@ import torch
 from torch import Tensor, nn
 
 from rsepm_edu.data.voc import read_classes
+from rsepm_edu.device import resolve_device
 from rsepm_edu.errors import UserError
 from rsepm_edu.methods.recurseed import decoder_loss
-from rsepm_edu.models.backbones import Backbone, check_backbone, copy_weights
-from rsepm_edu.models.device import resolve_device
+from rsepm_edu.models.backbone import Backbone
+from rsepm_edu.models.backbones import check_backbone, copy_weights
 from rsepm_edu.models.segmenters import Head, Segmenter, build_segmenter
-from rsepm_edu.training.checkpoint import read_config, read_state
+from rsepm_edu.multistage.labelled import LabelledConfig, Task, read_labelled, train_labelled
 from rsepm_edu.training.config import Optimizer, Precision
-from rsepm_edu.training.labelled import LabelledConfig, Task, train_labelled
 from rsepm_edu.training.optimizer import freeze, make_optimizer
 
 FORMAT = "segmenter 1"
@@ -41,7 +41,6 @@ class SegmentationConfig(LabelledConfig):
 
     # --- what is learnt
     head: Head = "deeplabv3+"  # or deeplabv2 [P: both]
-    split: str = "trainaug"  # pictures; of their annotations not even the tags are used
     seed: int = 0  # of weights, order, crops and dropout
 
     # --- network
@@ -91,7 +90,6 @@ SEGMENTATION_PRESETS: dict[str, SegmentationConfig] = {
     # Generated pictures of 96 pixels on a CPU; starts from the backbone of a network trained on their tags. The batches
     # are small, as pictures are few and nothing depends on a batch's statistics.
     "creatures-cpu": SegmentationConfig(
-        split="train",
         backbone="creatures",
         weights="none",
         channels=48,
@@ -157,7 +155,7 @@ def read_segmentation_config(path: str | Path) -> SegmentationConfig:
     Raises:
         UserError: see ``load_segmenter``.
     """
-    return read_config(Path(path), read_state(Path(path), FORMAT), SegmentationConfig)
+    return read_labelled(Path(path), FORMAT, SegmentationConfig)[0]
 
 
 def load_segmenter(path: str | Path) -> Segmenter:
@@ -166,8 +164,7 @@ def load_segmenter(path: str | Path) -> Segmenter:
     Raises:
         UserError: missing, unreadable, or not a checkpoint of this training.
     """
-    state = read_state(Path(path), FORMAT)
-    config = read_config(Path(path), state, SegmentationConfig)
+    config, state = read_labelled(Path(path), FORMAT, SegmentationConfig)
     network = segmenter_from_config(config, state["classes"], weights="none")
     network.load_state_dict(state["network"])
     return network.eval()
@@ -176,6 +173,7 @@ def load_segmenter(path: str | Path) -> Segmenter:
 def train_segmenter(
     config: SegmentationConfig,
     root: str | Path,
+    split: str,
     labels: str | Path,
     out: str | Path,
     *,
@@ -189,6 +187,7 @@ def train_segmenter(
     Args:
         config: the settings.
         root: data, see ``VocDataset``; its masks are not read.
+        split: pictures; of their annotations not even the tags are used.
         labels: folder of pseudo masks, see ``LabelledDataset``; void pixels teach nothing.
         out: folder of the run.
         backbone: one of ``config.backbone`` whose weights are copied; None: built with ``config.weights``.
@@ -219,6 +218,7 @@ def train_segmenter(
         config,
         Task(config.head, FORMAT, build, optimizer, segmentation_loss, {"classes": list(classes)}),
         root,
+        split,
         labels,
         out,
         resume=resume,

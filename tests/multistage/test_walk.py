@@ -20,11 +20,11 @@ from rsepm_edu.evaluation.thresholds import ThresholdSweep
 from rsepm_edu.methods.random_walk import affinity_labels
 from rsepm_edu.models.affinity import WalkNetwork
 from rsepm_edu.models.backbones import build_backbone
-from rsepm_edu.training import labelled, walk
-from rsepm_edu.training.labelled import LabelledDataset
-from rsepm_edu.training.loop import NotFiniteError
-from rsepm_edu.training.walk import (
+from rsepm_edu.multistage import labelled, walk
+from rsepm_edu.multistage.labelled import LabelledDataset
+from rsepm_edu.multistage.walk import (
     WALK_PRESETS,
+    Kind,
     WalkConfig,
     build_walk_network,
     load_walk_network,
@@ -32,6 +32,7 @@ from rsepm_edu.training.walk import (
     train_walk,
     walk_labels,
 )
+from rsepm_edu.training.loop import NotFiniteError
 
 VOID = 255
 
@@ -40,7 +41,6 @@ VOID = 255
 def tiny_walk() -> WalkConfig:
     """Three epochs of two steps."""
     return WalkConfig(
-        split="train",
         radius=3,
         backbone="creatures",
         weights="none",
@@ -60,7 +60,8 @@ def oracle_labels(creatures: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def run(config: WalkConfig, root: Path, labels: Path, out: Path, **settings: Any) -> WalkNetwork:
-    return train_walk(config, root, labels, out, device="cpu", progress=False, **settings)
+    kind = settings.pop("kind", "boundary")
+    return train_walk(config, kind, root, "train", labels, out, device="cpu", progress=False, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +156,7 @@ def test_a_run_leaves_settings_log_and_a_checkpoint(straight: Path, tiny_walk: W
 def test_a_step_is_sgd_on_the_pair_loss(
     kind: Any, tiny_walk: WalkConfig, creatures: Path, oracle_labels: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    config = replace(tiny_walk, kind=kind, epochs=1, batch_size=8, weight_decay=0.01)
+    config = replace(tiny_walk, epochs=1, batch_size=8, weight_decay=0.01)
     backbone, seen = load_lesson_network().backbone, []
 
     def record(network: WalkNetwork, images: Tensor, labels: Tensor, *, radius: int) -> Tensor:
@@ -170,7 +171,7 @@ def test_a_step_is_sgd_on_the_pair_loss(
         return loss
 
     monkeypatch.setattr(walk, "pair_loss", record)
-    network = run(config, creatures, oracle_labels, tmp_path, backbone=backbone)
+    network = run(config, creatures, oracle_labels, tmp_path, backbone=backbone, kind=kind)
     [(loss, wanted)] = seen
     assert rows(tmp_path)[0]["loss"] == pytest.approx(loss)
     state = network.state_dict()
@@ -183,7 +184,7 @@ def test_a_step_is_sgd_on_the_pair_loss(
 
 
 def test_labels_are_read_at_the_middle_of_each_position() -> None:
-    network = build_walk_network(WalkConfig(backbone="creatures", weights="none"))
+    network = build_walk_network(WalkConfig(backbone="creatures", weights="none"), "boundary")
     images = torch.rand(1, 3, 8, 8)
     labels = torch.full((1, 8, 8), VOID, dtype=torch.uint8)
     labels[:, 1::2, 1::2] = torch.randint(0, 2, (4, 4), dtype=torch.uint8)
@@ -219,7 +220,7 @@ def test_a_stopped_run_goes_on_as_if_it_never_was(
     assert rows(tmp_path) == before and same_weights(tmp_path, straight)
 
 
-@pytest.mark.parametrize(("name", "value"), [("radius", 4), ("kind", "affinity"), ("scale", (0.4, 1.0))])
+@pytest.mark.parametrize(("name", "value"), [("radius", 4), ("scale", (0.4, 1.0))])
 def test_resuming_with_another_setting_is_refused_by_name(
     tiny_walk: WalkConfig, creatures: Path, oracle_labels: Path, straight: Path, name: str, value: Any
 ) -> None:
@@ -227,6 +228,29 @@ def test_resuming_with_another_setting_is_refused_by_name(
     message = error_of(lambda: run(config, creatures, oracle_labels, straight, resume=True))
     wanted = f"{straight / 'last.pt'}: expected {name} = {getattr(tiny_walk, name)!r} as in the run to resume, "
     assert message == f"{wanted}got {value!r}"
+
+
+def test_resuming_another_kind_or_for_other_pictures_is_refused(
+    tiny_walk: WalkConfig, creatures: Path, oracle_labels: Path, straight: Path
+) -> None:
+    last = straight / "last.pt"
+    message = error_of(lambda: run(tiny_walk, creatures, oracle_labels, straight, resume=True, kind="affinity"))
+    assert message == f"{last}: expected the kind boundary of the run to resume, got affinity"
+    settings: Any = {"device": "cpu", "resume": True}
+    message = error_of(lambda: train_walk(tiny_walk, "boundary", creatures, "val", oracle_labels, straight, **settings))
+    assert message == f"{last}: expected the split train of the run to resume, got val"
+    message = error_of(lambda: build_walk_network(tiny_walk, "both"))  # type: ignore[arg-type]
+    assert message == "walk: expected one of boundary, affinity, got 'both'"
+
+
+def test_checkpoints_that_have_kind_and_split_among_their_settings_are_read(
+    tiny_walk: WalkConfig, creatures: Path, oracle_labels: Path, straight: Path, tmp_path: Path
+) -> None:
+    state = torch.load(straight / "last.pt", weights_only=True)
+    state["config"] = json.dumps(json.loads(state["config"]) | {name: state.pop(name) for name in ("kind", "split")})
+    torch.save(state, tmp_path / "last.pt")
+    assert same_weights(straight, tmp_path)
+    run(tiny_walk, creatures, oracle_labels, tmp_path, resume=True)
 
 
 def test_a_run_that_is_there_is_not_overwritten_and_none_is_not_resumed(
@@ -268,7 +292,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_the_last_good_state_stays(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kind": "both"}, "kind: expected one of boundary, affinity, got 'both'"),
         ({"backbone": "vgg"}, "backbone: expected one of .* got 'vgg'"),
         ({"radius": 1}, "radius: expected at least 2, got 1"),
         ({"epochs": 0}, "epochs: expected at least 1, got 0"),
@@ -332,12 +355,14 @@ def poor_seed(mask: Tensor, classes: int) -> Tensor:
     return seed
 
 
-def learn(config: WalkConfig, creatures: Path, labels: Path, out: Path) -> tuple[WalkNetwork, list[float]]:
+def learn(
+    config: WalkConfig, creatures: Path, labels: Path, out: Path, *, kind: Kind = "boundary"
+) -> tuple[WalkNetwork, list[float]]:
     """Forty steps on all eight pictures, from the features of a network trained on tags; the losses."""
     config = replace(
         config, epochs=40, batch_size=8, learning_rate=0.1, momentum=0.9, radius=4, size=64, scale=(0.8, 1.0)
     )
-    network = run(config, creatures, labels, out, backbone=load_lesson_network().backbone)
+    network = run(config, creatures, labels, out, backbone=load_lesson_network().backbone, kind=kind)
     return network, [row["loss"] for row in rows(out)]
 
 
@@ -371,7 +396,7 @@ def test_boundaries_are_learnt_and_a_walk_makes_a_poor_seed_better(
 
 def test_affinities_are_learnt(tiny_walk: WalkConfig, creatures: Path, oracle_labels: Path, tmp_path: Path) -> None:
     """ORACLE labels. No walk: at stride 8 these pictures have 8×8 positions."""
-    network, losses = learn(replace(tiny_walk, kind="affinity"), creatures, oracle_labels, tmp_path)
+    network, losses = learn(tiny_walk, creatures, oracle_labels, tmp_path, kind="affinity")
     assert sum(losses[-3:]) < 0.85 * sum(losses[:3])
     images, masks = all_pictures(creatures)
     with torch.no_grad():

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -32,12 +32,16 @@ from rsepm_edu.training.optimizer import set_learning_rate
 # These may differ when a run is resumed: they do not change what it computes, or the checkpoint has their effect.
 RESUMABLE = ("workers", "weights")
 
+MOVED = {"split", "kind"}
+"""What older checkpoints have among their settings, and newer ones beside them."""
+
+AnyConfig = TypeVar("AnyConfig", bound="LabelledConfig")
+
 
 @dataclass(frozen=True)
 class LabelledConfig(Settings):
     """Settings that every training on label maps has; the defaults of a subclass are its own."""
 
-    split: str
     seed: int
     backbone: str
     weights: str
@@ -68,13 +72,13 @@ class LabelledConfig(Settings):
 class Task:
     """What a training on label maps computes.
 
-    name: for the progress bar. form: of the checkpoint. build: a new network, its weights those of the settings (None)
-    or as named. optimizer: for a network; each group has its "factor". loss: of network, normalised images B×3×H×W and
-    labels B×H×W uint8, a scalar. extra: what else the checkpoint holds.
+    name: for the progress bar. file_format: of the checkpoint. build: a new network, its weights those of the settings
+    (None) or as named. optimizer: for a network; each group has its "factor". loss: of network, normalised images
+    B×3×H×W and labels B×H×W uint8, a scalar. extra: what else the checkpoint holds.
     """
 
     name: str
-    form: str
+    file_format: str
     build: Callable[[str | None], nn.Module]
     optimizer: Callable[[nn.Module], torch.optim.Optimizer]
     loss: Callable[[Any, Tensor, Tensor], Tensor]
@@ -111,6 +115,7 @@ def train_labelled(
     config: LabelledConfig,
     task: Task,
     root: str | Path,
+    split: str,
     labels: str | Path,
     out: str | Path,
     *,
@@ -124,6 +129,7 @@ def train_labelled(
         config: the settings.
         task: what is computed.
         root: data, see ``VocDataset``.
+        split: pictures; of their annotations not even the tags are used.
         labels: folder of labels, see ``LabelledDataset``.
         out: folder of the run.
         resume: go on from ``out``/last.pt; on the CPU the result is bit for bit that of a run never stopped.
@@ -140,8 +146,9 @@ def train_labelled(
     out = Path(out)
     transform = training_transform(config.size, scale=config.scale)
     prepare = partial(_image_labels_colours, transform, config.jitter)
-    dataset = LabelledDataset(root, config.split, labels, transform=prepare)
-    state = _previous(config, task, out / LAST, resume=resume)
+    dataset = LabelledDataset(root, split, labels, transform=prepare)
+    extra = {"split": split, **task.extra}
+    state = _previous(config, task, extra, out / LAST, resume=resume)
     torch.manual_seed(derive_seed(config.seed, "weights"))
     network = task.build(None if state is None else "none")
     if state is not None:
@@ -165,13 +172,13 @@ def train_labelled(
         with atomic_path(out / LAST) as temporary:
             torch.save(
                 {
-                    "format": task.form,
+                    "format": task.file_format,
                     "config": json.dumps(config.to_dict()),  # plain text, so that weights_only loading is enough
                     "rows": json.dumps(rows),
                     "network": network.state_dict(),
                     "optimizer": optimizer.state_dict(),
                     "scaler": scaler.state_dict(),
-                    **task.extra,
+                    **extra,
                 },
                 temporary,
             )
@@ -258,20 +265,34 @@ def _image_labels_colours(
     return moved["image"].as_subclass(Tensor), moved["mask"].as_subclass(Tensor), draw_colours(jitter)
 
 
-def _previous(config: LabelledConfig, task: Task, path: Path, *, resume: bool) -> dict[str, Any] | None:
+def read_labelled(path: Path, file_format: str, kind: type[AnyConfig]) -> tuple[AnyConfig, dict[str, Any]]:
+    """The settings in a checkpoint of ``train_labelled``, and all that is in it.
+
+    Raises:
+        UserError: missing, unreadable, of another format, or written by a version with other settings.
+    """
+    state = read_state(path, file_format)
+    values = json.loads(state["config"])
+    for name in MOVED.intersection(values):
+        state.setdefault(name, values.pop(name))
+    return read_config(path, state | {"config": json.dumps(values)}, kind), state
+
+
+def _previous(
+    config: LabelledConfig, task: Task, extra: dict[str, Any], path: Path, *, resume: bool
+) -> dict[str, Any] | None:
     """The state to go on from, checked against what is asked for now."""
     if not resume:
         if path.is_file():
             raise UserError(f"{path}: expected a new folder or resume=True, got a run that is there already")
         return None
-    state = read_state(path, task.form)
-    before = read_config(path, state, type(config))
+    before, state = read_labelled(path, task.file_format, type(config))
     unimportant = {name: getattr(config, name) for name in RESUMABLE}
     for name, value in replace(before, **unimportant).to_dict().items():
         now = getattr(config, name)
         if value != now:
             raise UserError(f"{path}: expected {name} = {value!r} as in the run to resume, got {now!r}")
-    for name, value in task.extra.items():
+    for name, value in extra.items():
         if state[name] != value:
             raise UserError(f"{path}: expected the {name} {state[name]} of the run to resume, got {value}")
     return state

@@ -24,7 +24,7 @@ from rsepm_edu.evaluation.thresholds import labels_at
 from rsepm_edu.models.affinity import WalkNetwork
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.models.segmenters import Segmenter
-from rsepm_edu.training.walk import Refine, walk_labels
+from rsepm_edu.multistage.walk import Refine, walk_labels
 
 SeedMap = Literal["cam", "decoder"]
 

@@ -1,0 +1,170 @@
+"""Settings of a multi-stage run: those between the networks, those of the two trainings, and presets of all three."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from rsepm_edu.errors import UserError
+from rsepm_edu.evaluation.inference import SCALES
+from rsepm_edu.models.segmenters import Head
+from rsepm_edu.multistage.crf import FINAL_SIGMAS, LABEL_SIGMAS, Sigmas
+from rsepm_edu.multistage.segmentation import SEGMENTATION_PRESETS, SegmentationConfig
+from rsepm_edu.multistage.stages import SeedMap
+from rsepm_edu.multistage.walk import WALK_PRESETS, WalkConfig
+from rsepm_edu.training.config import Settings
+
+Walk = Literal["boundary", "affinity", "none"]
+
+
+@dataclass(frozen=True)
+class StageConfig(Settings):
+    """Settings between the networks; sources in brackets.
+
+    [I]: IRNet, Ahn et al. 2019. [P]: Puzzle-CAM, Jo & Yu 2021. [K]: Krähenbühl & Koltun 2011. Ours: chosen here.
+    """
+
+    split: str = "trainaug"  # pictures that get pseudo masks; their tags are given
+    seed_map: SeedMap = "decoder"  # cam, or decoder where the network has trained one
+    scales: tuple[float, ...] = SCALES  # of the seeds, each with its mirror image [P]
+    seed_stride: int = 4  # pixels per stored value and side (ours: as fine as the decoder's maps)
+    walk: Walk = "boundary"  # boundary [I], affinity, or none: the seeds themselves
+    foreground: float = 0.30  # background score of the pass whose classes are trusted [I]
+    background: float = 0.05  # background score of the pass whose background is trusted [I]
+    walk_radius: int = 5  # of the pairs, in positions [I]
+    walk_steps: int = 256  # [I]
+    threshold: float | None = None  # background score of the pseudo masks; None: chosen by colour, without masks
+    # (ours: no fixed number fits all seeds, see results/creatures_multistage; IRNet has 0.25)
+    crf: bool = True  # dense CRF on the pseudo masks, and beside the segmenter's own result
+    label_sigmas: Sigmas = LABEL_SIGMAS  # CRF on labels: smoothness, appearance (pixels), colour [I]
+    final_sigmas: Sigmas = FINAL_SIGMAS  # CRF on the segmenter's result: the same three [K]
+    final_scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)  # of the segmenter's result, each with its mirror image [P]
+
+    def __post_init__(self) -> None:
+        self._choice("seed_map", get_args(SeedMap))
+        self._choice("walk", get_args(Walk))
+        self._at_least("seed_stride", 1)
+        self._at_least("walk_radius", 2)
+        self._at_least("walk_steps", 0)
+        if self.threshold is not None:
+            self._share("threshold")
+        if not 0 <= self.background < self.foreground < 1:
+            raise UserError(
+                f"background, foreground: expected 0 <= background < foreground < 1, "
+                f"got {self.background}, {self.foreground}"
+            )
+        for name in ("scales", "final_scales"):
+            if not getattr(self, name) or not min(getattr(self, name)) > 0:
+                raise UserError(f"{name}: expected positive numbers, got {getattr(self, name)}")
+        for name in ("label_sigmas", "final_sigmas"):
+            if len(getattr(self, name)) != 3 or not min(getattr(self, name)) > 0:
+                raise UserError(f"{name}: expected three numbers above 0, got {getattr(self, name)}")
+
+
+# Lengths are those of photographs, made smaller with the pictures, without a look at masks. CRF: pixels times picture
+# side / 375, the short side of most of VOC's photographs; at least 1, below which a smoothness kernel holds a pixel
+# alone. Its colours stay as they are: a smaller picture has no other colours.
+STAGE_PRESETS: dict[str, StageConfig] = {
+    # A walk of n steps reaches as far as √n: IRNet's 256 steps on a map of 128 positions are 32 or so on one of 48.
+    "creatures-cpu": StageConfig(
+        split="train",
+        seed_stride=1,
+        walk_steps=32,
+        label_sigmas=(1.0, 13.0, 5.0),
+        final_sigmas=(1.0, 17.0, 3.0),
+        final_scales=(0.5, 1.0, 1.5),
+    ),
+    # Without the published scale 2.0, as where their single-stage network is scored.
+    "voc-sample-cpu": StageConfig(
+        scales=(1.0, 0.5, 1.5),
+        label_sigmas=(2.0, 30.0, 5.0),
+        final_sigmas=(1.0, 40.0, 3.0),
+        final_scales=(0.5, 1.0, 1.5),
+    ),
+    "voc-gpu": StageConfig(),
+}
+
+# AffinityNet's maps are coarser than IRNet's: 12 positions for a picture of 96 pixels, beside 64 for a crop of 512.
+AFFINITY_STEPS = {"creatures-cpu": 8}
+
+AFFINITY_RADIUS = 5
+"""Of the pairs that AffinityNet learns from, as published; presets whose radius is smaller keep theirs."""
+
+
+@dataclass(frozen=True)
+class MultistageConfig:
+    """Settings of all stages: what lies between the networks, and of each training what is its own."""
+
+    stages: StageConfig = field(default_factory=StageConfig)
+    walk: WalkConfig = field(default_factory=WalkConfig)
+    segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
+
+    def settings(self) -> dict[str, Any]:
+        """Every setting by name: those between the networks as they are, those of the trainings as walk.… and so on."""
+        parts = {"": self.stages, "walk.": self.walk, "segmentation.": self.segmentation}
+        return {prefix + name: value for prefix, part in parts.items() for name, value in part.to_dict().items()}
+
+    def with_settings(self, changes: dict[str, Any]) -> "MultistageConfig":
+        """The same with other values of some settings, named as in ``settings``.
+
+        Raises:
+            UserError: a value out of range.
+        """
+        parts: dict[str, dict[str, Any]] = {}
+        for name, value in changes.items():
+            part, _, own = name.rpartition(".")
+            parts.setdefault(part or "stages", {})[own] = value
+        return replace(self, **{part: replace(getattr(self, part), **own) for part, own in parts.items()})
+
+    def unused(self) -> dict[str, str]:
+        """Settings that change nothing beside the others, each with the reason."""
+        found: dict[str, str] = {}
+        if self.stages.walk == "none":
+            walk = ("walk_radius", "walk_steps", "foreground", "background")
+            own = (name for name in self.settings() if name.startswith("walk."))
+            found |= dict.fromkeys((*walk, *own), "there is no walk")
+        if not self.stages.crf:
+            found["final_sigmas"] = "there is no CRF"
+            if self.stages.walk == "none":
+                found["label_sigmas"] = "there is neither a CRF nor a walk"
+        if self.segmentation.head == "deeplabv2":
+            found |= dict.fromkeys(("segmentation.channels", "segmentation.separable"), "DeepLabv2 has no decoder")
+        if self.segmentation.optimizer == "adamw":
+            found["segmentation.momentum"] = "adamw keeps its own"
+        for part, settings in (("walk", self.walk), ("segmentation", self.segmentation)):
+            if settings.backbone == "creatures":
+                found[f"{part}.output_stride"] = "the creatures backbone always has 8"
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings by part and name, weights without their folder."""
+        parts = {"stages": self.stages, "walk": self.walk, "segmentation": self.segmentation}
+        values = {part: settings.to_dict() for part, settings in parts.items()}
+        for part in ("walk", "segmentation"):
+            values[part]["weights"] = Path(values[part]["weights"]).name
+        return values
+
+    @classmethod
+    def preset(cls, name: str, *, seed: int = 0, head: Head = "deeplabv3+", **stages: Any) -> "MultistageConfig":
+        """Settings to start from.
+
+        Args:
+            name: creatures-cpu, voc-sample-cpu or voc-gpu.
+            seed: of both trainings.
+            head: of the segmenter.
+            stages: changes of ``StageConfig``.
+
+        Raises:
+            UserError: unknown preset, or a value out of range.
+        """
+        if name not in STAGE_PRESETS:
+            raise UserError(f"preset: expected one of {', '.join(STAGE_PRESETS)}, got {name!r}")
+        walk = WALK_PRESETS[name]
+        if stages.get("walk") == "affinity":
+            walk = replace(walk, radius=min(walk.radius, AFFINITY_RADIUS))
+            if name in AFFINITY_STEPS:
+                stages = {"walk_steps": AFFINITY_STEPS[name]} | stages
+        return cls(
+            replace(STAGE_PRESETS[name], **stages),
+            replace(walk, seed=seed),
+            replace(SEGMENTATION_PRESETS[name], seed=seed, head=head),
+        )
