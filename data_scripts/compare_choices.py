@@ -26,7 +26,7 @@ from rsepm_edu.evaluation.inference import SCALES
 from rsepm_edu.evaluation.scoring import score_seeds
 from rsepm_edu.evaluation.seed_options import SeedOptions
 from rsepm_edu.evaluation.tables import Row
-from rsepm_edu.training.checkpoint import load_checkpoint, load_network
+from rsepm_edu.training.checkpoint import load_checkpoint
 from rsepm_edu.training.seed_options import seed_options_of
 
 VOC_6 = ("cat", "cow", "dog", "horse", "person", "sheep")
@@ -76,8 +76,9 @@ def compare(options: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
         network, made_of, seed = load_lesson_network(), {"network": CREATURES_CAM}, 0
         maps = SeedOptions(scales, decode=False)
     else:
-        config = load_checkpoint(options.checkpoint).config
-        network, made_of, seed = load_network(options.checkpoint), asdict(config) | {"weights": ""}, config.seed
+        checkpoint = load_checkpoint(options.checkpoint)
+        network, config = checkpoint.build_network(), checkpoint.config
+        made_of, seed = asdict(config) | {"weights": ""}, config.seed
         maps = seed_options_of(config, scales=scales)
     network = network.to(memory_format=torch.channels_last)
     ways = tuple(options.ways.split(","))

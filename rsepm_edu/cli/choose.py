@@ -8,7 +8,7 @@ from rsepm_edu.data.creatures import ensure_creatures
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.choosing import PICTURES, choose_thresholds, rank_checkpoints
-from rsepm_edu.training.checkpoint import load_checkpoint, load_network
+from rsepm_edu.training.checkpoint import load_checkpoint
 from rsepm_edu.training.seed_options import seed_options_of
 
 
@@ -36,7 +36,7 @@ def _choose(options: argparse.Namespace) -> None:
     for path in options.checkpoints:
         checkpoint = load_checkpoint(path)
         expect_classes(dataset, checkpoint.classes)
-        network = on_device(load_network(path), options.device)
+        network = on_device(checkpoint.build_network(), options.device)
         seen[str(path)] = choose_thresholds(
             network,
             dataset,

@@ -29,9 +29,9 @@ from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.files import atomic_write_text
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.models.segmenters import Segmenter
-from rsepm_edu.multistage.segmentation import SegmentationConfig, is_segmenter, load_segmenter, read_segmentation_config
+from rsepm_edu.multistage.segmentation import SegmentationConfig, is_segmenter, read_segmenter
 from rsepm_edu.processes import World, joined
-from rsepm_edu.training.checkpoint import load_checkpoint, load_network
+from rsepm_edu.training.checkpoint import load_checkpoint
 from rsepm_edu.training.config import TrainConfig, method_name
 from rsepm_edu.training.seed_options import seed_options_of
 from rsepm_edu.viz.cases import save_cases
@@ -97,8 +97,9 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _load(path: Path) -> tuple[SingleStageNetwork | Segmenter, TrainConfig | SegmentationConfig]:
     if is_segmenter(path):
-        return load_segmenter(path), read_segmentation_config(path)
-    return load_network(path), load_checkpoint(path).config
+        return read_segmenter(path)
+    checkpoint = load_checkpoint(path)
+    return checkpoint.build_network(), checkpoint.config
 
 
 def _evaluate_final(

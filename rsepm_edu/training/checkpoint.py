@@ -39,6 +39,12 @@ class Checkpoint:
         """Epochs and batches done: the greater, the further."""
         return self.epoch, self.batch
 
+    def build_network(self) -> SingleStageNetwork:
+        """The averaged network, on the CPU, in evaluation mode."""
+        network = network_from_config(self.config, self.classes, weights="none")
+        network.load_state_dict(self.ema)
+        return network.eval()
+
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint beside ``path`` and rename it: a reader finds the old one or the new one, whole."""
@@ -130,7 +136,4 @@ def load_network(path: str | Path) -> SingleStageNetwork:
     Raises:
         UserError: see ``load_checkpoint``.
     """
-    checkpoint = load_checkpoint(path)
-    network = network_from_config(checkpoint.config, checkpoint.classes, weights="none")
-    network.load_state_dict(checkpoint.ema)
-    return network.eval()
+    return load_checkpoint(path).build_network()

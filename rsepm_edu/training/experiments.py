@@ -17,7 +17,7 @@ from rsepm_edu.evaluation.inference import SCALES
 from rsepm_edu.evaluation.scoring import score_seeds
 from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.models.network import SingleStageNetwork
-from rsepm_edu.training.checkpoint import load_checkpoint, load_network
+from rsepm_edu.training.checkpoint import Checkpoint, load_checkpoint
 from rsepm_edu.training.config import WITHOUT_DECODER, Method, Mixing, TrainConfig, method_name
 from rsepm_edu.training.keeping import LAST
 from rsepm_edu.training.loop import Trainer, train
@@ -118,12 +118,12 @@ def ablation(
     rows: list[Row] = []
     for method, mixing in branches:
         branch = replace(experiment, config=replace(experiment.config, mixing=mixing))
-        network = load_network(train_branch(branch, out, method, **options))
+        network = train_branch(branch, out, method, **options).build_network()
         rows += branch.rows(network.to(resolve_device(options.get("device"))), method)
     return rows
 
 
-def train_branch(experiment: Experiment, out: Path, method: Method, **options: Any) -> Path:
+def train_branch(experiment: Experiment, out: Path, method: Method, **options: Any) -> Checkpoint:
     """Train one method, unless that is done; epochs that it shares with a shorter method come from that one's run.
 
     Args:
@@ -139,7 +139,8 @@ def train_branch(experiment: Experiment, out: Path, method: Method, **options: A
     shorter: dict[Method, tuple[Method, int]] = {"rs": ("cam", config.seed_start), "rs+epm": ("rs", config.mix_start)}
     if method in shorter and not last.is_file():
         parent, start = shorter[method]
-        branch = branch_point(train_branch(experiment, out, parent, **options).parent, start)
+        train_branch(experiment, out, parent, **options)
+        branch = branch_point(out / method_name(parent, config.mixing), start)
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(branch, last)
     branches = [start for parent, start in shorter.values() if parent == method]
@@ -148,9 +149,12 @@ def train_branch(experiment: Experiment, out: Path, method: Method, **options: A
         if trainer.epoch in branches:
             shutil.copyfile(last, branch_point(folder, trainer.epoch))
 
-    if not last.is_file() or load_checkpoint(last).epoch < config.epochs:
-        train(config, experiment.root, folder, resume=last.is_file(), on_epoch=keep_branch, **options)
-    return last
+    if last.is_file():
+        checkpoint = load_checkpoint(last)
+        if checkpoint.epoch >= config.epochs:
+            return checkpoint
+    train(config, experiment.root, folder, resume=last.is_file(), on_epoch=keep_branch, **options)
+    return load_checkpoint(last)
 
 
 def branch_point(folder: Path, epoch: int) -> Path:
