@@ -15,7 +15,7 @@ from rsepm_edu.cli import demo
 from rsepm_edu.data.palette import read_mask
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
-from rsepm_edu.evaluation.choosing import DEFAULT_WAYS
+from rsepm_edu.evaluation.choosing import DEFAULT_CRITERIA
 from rsepm_edu.training import checkpoint, loop
 from rsepm_edu.training.checkpoint import read_state
 from rsepm_edu.training.config import preset
@@ -105,7 +105,7 @@ def test_evaluate_prints_and_writes_the_same_rows(
     assert cli.main([*map(str, arguments), "--out", str(tmp_path)]) == 0
     rows = json.loads(capsys.readouterr().out)
     seeds = ("cam", "cam+pamr", "cam+scg", "cam+scg+pamr", "decoder", "decoder+pamr")
-    choices = ("oracle", *DEFAULT_WAYS)
+    choices = ("oracle", *DEFAULT_CRITERIA)
     assert [(row["method"], row["choice"]) for row in rows] == [
         *((seed, choice) for seed in seeds for choice in choices),
         ("decoder (arg-max)", "none"),
@@ -437,7 +437,7 @@ def test_a_checkpoint_is_read_once(
     command: str, run: Path, creatures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     read: list[Path] = []
-    monkeypatch.setattr(checkpoint, "read_state", lambda path, form: (read.append(path), read_state(path, form))[1])
+    monkeypatch.setattr(checkpoint, "read_state", lambda path, *more: (read.append(path), read_state(path, *more))[1])
     arguments = [command, str(run / LAST), "--root", str(creatures), "--split", "val", "--scales", "1.0", "--quiet"]
     assert cli.main(arguments) == 0 and capsys.readouterr().out
     assert read == [run / LAST]

@@ -7,7 +7,7 @@ conditional filter (certain 0.55, uncertain 0.10), is the pseudo mask of the dec
 Our reading, where the sources are silent:
     * the targets come from the moving average of the network, a calm teacher, and not from the network that learns;
     * the CAM is compared with its seed as normalised maps, by the mean absolute difference over present classes, and
-      only where the conditional filter has a word: there the seed counts as far as the pseudo mask agrees. With SCG's
+      only where the conditional filter decides: there the seed counts as far as the pseudo mask agrees. With SCG's
       seed as the only target, nothing pulls back: a map that is everywhere above SCG's background threshold grows on
       until it covers the picture (results/creatures_free_seed);
     * PAMR's result is stretched so that each map's maximum is 1 again before the filter (averaging lowers it);
@@ -38,7 +38,7 @@ class Refined(NamedTuple):
 
 
 def conditional_filter(seed: Tensor, *, certain: float = 0.55, uncertain: float = 0.10) -> Tensor:
-    """Turn a seed into a pseudo mask that keeps quiet where it is not sure (Jo et al. 2022, CF).
+    """Turn a seed into a pseudo mask that is void where it is not sure (Jo et al. 2022, CF).
 
     Label k + 1 where the largest class score is ≥ ``certain`` (k its class), 0 (background) where it is
     ≤ ``uncertain``, 255 (void) between. Of equal scores the first class wins.

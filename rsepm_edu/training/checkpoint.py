@@ -64,7 +64,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         torch.save(state, temporary)
 
 
-def read_state(path: Path, form: int | str) -> dict[str, Any]:
+def read_state(path: Path, file_format: int | str) -> dict[str, Any]:
     """Read what was saved with that "format" onto the CPU, with ``weights_only=True``.
 
     Raises:
@@ -77,8 +77,8 @@ def read_state(path: Path, form: int | str) -> dict[str, Any]:
     except Exception as error:  # torch raises many kinds: pickle, zip, runtime, end of file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{path}: expected a whole checkpoint, got: {reason}") from error
-    if not isinstance(state, dict) or state.get("format") != form:
-        raise UserError(f"{path}: expected a checkpoint of rsepm-edu, format {form}, got another file")
+    if not isinstance(state, dict) or state.get("format") != file_format:
+        raise UserError(f"{path}: expected a checkpoint of rsepm-edu, format {file_format}, got another file")
     return state
 
 

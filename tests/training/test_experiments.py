@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rsepm_edu.data.voc import VocDataset
-from rsepm_edu.evaluation.choosing import DEFAULT_WAYS
+from rsepm_edu.evaluation.choosing import DEFAULT_CRITERIA
 from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.training import experiments
 from rsepm_edu.training.checkpoint import load_checkpoint, network_from_config
@@ -87,7 +87,7 @@ def test_rows_carry_the_oracle_and_the_choice_without_masks(tiny: TrainConfig, c
     network = network_from_config(config, VocDataset(creatures, "val").classes)
     rows = Experiment(config, creatures, split="val", scales=(1.0,), progress=False).rows(network, "cam")
     maps = ("CAM", "CAM + PAMR", "CAM + SCG", "CAM + SCG + PAMR")
-    choices = ("oracle", *DEFAULT_WAYS)
+    choices = ("oracle", *DEFAULT_CRITERIA)
     assert [(row.method, row.choice) for row in rows] == [(name, choice) for name in maps for choice in choices]
 
 
