@@ -1,4 +1,4 @@
-"""Compare the ways to choose thresholds without masks with the oracle, on one network and some pictures.
+"""Compare the criteria that choose thresholds without masks with the oracle, on one network and some pictures.
 
     python data_scripts/compare_choices.py creatures
     python data_scripts/compare_choices.py voc-sample --checkpoint runs/results/voc-sample/seed_0/cam/last.pt
@@ -26,7 +26,7 @@ from rsepm_edu.evaluation.inference import SCALES
 from rsepm_edu.evaluation.scoring import score_seeds
 from rsepm_edu.evaluation.seed_options import SeedOptions
 from rsepm_edu.evaluation.tables import Row
-from rsepm_edu.training.checkpoint import load_checkpoint, load_network
+from rsepm_edu.training.checkpoint import load_checkpoint
 from rsepm_edu.training.seed_options import seed_options_of
 
 VOC_6 = ("cat", "cow", "dog", "horse", "person", "sheep")
@@ -38,7 +38,8 @@ def main() -> int:
     parser.add_argument("data", choices=("creatures", "voc-sample"))
     parser.add_argument("--checkpoint", type=Path, help="a last.pt (default for creatures: the lessons' network)")
     parser.add_argument("--pictures", type=int, default=100)
-    parser.add_argument("--ways", default=",".join(CRITERIA), help="comma separated (default: all)")
+    # --ways: as the commands of results/choices have it.
+    parser.add_argument("--criteria", "--ways", default=",".join(CRITERIA), help="comma separated (default: all)")
     parser.add_argument("--name", help="folder below --results (default: the data's name)")
     parser.add_argument("--results", type=Path, default=Path("results/choices"), help="where the table goes")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads (default: all)")
@@ -51,7 +52,7 @@ def main() -> int:
         print(f"{Path(__file__).name}: {error}", file=sys.stderr)
         return 2
     command = ["python", "data_scripts/compare_choices.py", options.data, "--pictures", str(options.pictures)]
-    command += ["--ways", options.ways, "--threads", str(options.threads)]
+    command += ["--criteria", options.criteria, "--threads", str(options.threads)]
     command += ["--checkpoint", options.checkpoint.name] if options.checkpoint else []
     folder = options.results / (options.name or options.data.replace("-", "_"))
     tables.write_results(folder, rows, command=shlex.join(command), config=config, log=None)
@@ -60,7 +61,7 @@ def main() -> int:
 
 
 def compare(options: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
-    """Rows at oracle θ and at the θ of every way, and what they were made with."""
+    """Rows at oracle θ and at the θ of every criterion, and what they were made with."""
     voc = options.data == "voc-sample"
     if voc and "RSEPM_EDU_VOC_SAMPLE" not in os.environ:
         raise UserError("RSEPM_EDU_VOC_SAMPLE: expected this environment variable to name a path, got none")
@@ -76,30 +77,34 @@ def compare(options: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
         network, made_of, seed = load_lesson_network(), {"network": CREATURES_CAM}, 0
         maps = SeedOptions(scales, decode=False)
     else:
-        config = load_checkpoint(options.checkpoint).config
-        network, made_of, seed = load_network(options.checkpoint), asdict(config) | {"weights": ""}, config.seed
+        checkpoint = load_checkpoint(options.checkpoint)
+        network, config = checkpoint.build_network(), checkpoint.config
+        made_of, seed = asdict(config) | {"weights": ""}, config.seed
         maps = seed_options_of(config, scales=scales)
     network = network.to(memory_format=torch.channels_last)
-    ways = tuple(options.ways.split(","))
+    criteria = tuple(options.criteria.split(","))
     progress = not options.quiet
-    chosen = choose_thresholds(network, dataset, maps, ways=ways, pictures=len(dataset), progress=progress)
+    chosen = choose_thresholds(network, dataset, maps, criteria=criteria, pictures=len(dataset), progress=progress)
     scores = score_seeds(network, dataset, maps, progress=progress)
     rows = scores.rows(seed=seed, chosen=thresholds_of(chosen), classes=VOC_6 if voc else None)
     return rows, made_of | {"pictures": len(dataset), "scales": scales}
 
 
 def lost(rows: list[Row]) -> str:
-    """A Markdown table: a line for each map, the oracle's θ and mIoU, and each way's θ and the points it loses."""
+    """A Markdown table: a line for each map, the oracle's θ and mIoU, each criterion's θ and the points it loses."""
     by_map: dict[str, dict[str, Row]] = {}
     for row in rows:
         by_map.setdefault(row.method, {})[row.choice] = row
-    ways = [way for way in next(iter(by_map.values())) if way != tables.ORACLE]
-    lines = [f"| map | oracle | {' | '.join(ways)} |", f"|---|---|{'---|' * len(ways)}"]
+    criteria = [name for name in next(iter(by_map.values())) if name != tables.ORACLE]
+    lines = [f"| map | oracle | {' | '.join(criteria)} |", f"|---|---|{'---|' * len(criteria)}"]
     for name, found in by_map.items():
         if tables.ORACLE in found:
             best = found[tables.ORACLE]
             cells = [f"θ {best.threshold:.2f}: {best.miou:.1f}"]
-            cells += [f"θ {found[way].threshold:.2f}: {found[way].miou - best.miou:+.1f}" for way in ways]
+            cells += [
+                f"θ {found[criterion].threshold:.2f}: {found[criterion].miou - best.miou:+.1f}"
+                for criterion in criteria
+            ]
             lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

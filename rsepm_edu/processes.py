@@ -64,9 +64,9 @@ class World:
         return values
 
     def from_main(self, make: Callable[[], Result]) -> Result:
-        """What ``make`` returns on rank 0, which alone calls it; its ``UserError`` ends all, see ``one_voice``."""
+        """What ``make`` returns on rank 0, which alone calls it; its ``UserError`` ends all, see ``report_once``."""
         values: list[Any] = [None]
-        with self.one_voice():
+        with self.report_once():
             if self.is_main:
                 values = [make()]
         if self.size > 1:
@@ -75,7 +75,7 @@ class World:
         return result
 
     @contextmanager
-    def one_voice(self) -> Iterator[None]:
+    def report_once(self) -> Iterator[None]:
         """Have a mistake of the user, which all may find, told once; no exchange among processes may be inside.
 
         Raises:

@@ -84,8 +84,8 @@ def test_a_run_is_trained_resumed_scored_and_used(
     score_seeds(network, dataset, options, progress=False)
     segmentation_confusion(network, dataset, scales=(1.0,), progress=False)
     # Not by the classifier: torch does not split such a tensor in inference mode.
-    ways = tuple(CRITERIA.keys() - {"classifier"})
-    choose_thresholds(network, dataset, options, ways=ways, progress=False)
+    criteria = tuple(CRITERIA.keys() - {"classifier"})
+    choose_thresholds(network, dataset, options, criteria=criteria, progress=False)
 
 
 def test_all_stages_of_a_multi_stage_run(

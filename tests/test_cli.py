@@ -15,8 +15,9 @@ from rsepm_edu.cli import demo
 from rsepm_edu.data.palette import read_mask
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
-from rsepm_edu.evaluation.choosing import DEFAULT_WAYS
-from rsepm_edu.training import loop
+from rsepm_edu.evaluation.choosing import DEFAULT_CRITERIA
+from rsepm_edu.training import checkpoint, loop
+from rsepm_edu.training.checkpoint import read_state
 from rsepm_edu.training.config import preset
 from rsepm_edu.training.keeping import LAST
 from rsepm_edu.training.step import Term
@@ -105,7 +106,7 @@ def test_evaluate_prints_and_writes_the_same_rows(
     assert cli.main([*map(str, arguments), "--out", str(tmp_path)]) == 0
     rows = json.loads(capsys.readouterr().out)
     seeds = ("cam", "cam+pamr", "cam+scg", "cam+scg+pamr", "decoder", "decoder+pamr")
-    choices = ("oracle", *DEFAULT_WAYS)
+    choices = ("oracle", *DEFAULT_CRITERIA)
     assert [(row["method"], row["choice"]) for row in rows] == [
         *((seed, choice) for seed in seeds for choice in choices),
         ("decoder (arg-max)", "none"),
@@ -384,13 +385,13 @@ def set_to_another(name: str, value: object) -> str:
     ],
 )
 def test_every_set_of_multistage_takes_effect_or_is_refused(
-    run: Path, tmp_path: Path, options: list[str], refused: set[str]
+    tmp_path: Path, options: list[str], refused: set[str]
 ) -> None:
     refused = refused | {"walk.output_stride", "segmentation.output_stride"}
-    base = ["multistage", str(run / LAST), "--preset", "creatures-cpu", "--out", str(tmp_path), *options]
+    base = ["multistage", LAST, "--preset", "creatures-cpu", "--out", str(tmp_path), *options]
 
     def settings(*more: str) -> dict[str, object]:
-        return cli.multistage._multistage_config(cli.build_parser().parse_args([*base, *more])).settings()
+        return cli.multistage._multistage_config(cli.build_parser().parse_args([*base, *more]), "decoder").settings()
 
     before = settings()
     for name, value in before.items():
@@ -411,11 +412,11 @@ def test_every_set_of_multistage_takes_effect_or_is_refused(
             assert differ == ({"walk", "walk_steps"} if name == "walk" else {name})
 
 
-def test_what_set_says_of_multistage_is_said_once_and_like_the_options(run: Path, tmp_path: Path) -> None:
-    base = ["multistage", str(run / LAST), "--preset", "creatures-cpu", "--out", str(tmp_path)]
+def test_what_set_says_of_multistage_is_said_once_and_like_the_options(tmp_path: Path) -> None:
+    base = ["multistage", LAST, "--preset", "creatures-cpu", "--out", str(tmp_path)]
 
     def config(*more: str) -> object:
-        return cli.multistage._multistage_config(cli.build_parser().parse_args([*base, *more]))
+        return cli.multistage._multistage_config(cli.build_parser().parse_args([*base, *more]), "decoder")
 
     with pytest.raises(UserError, match="^--set walk.epochs: expected one value, got 2 and 3$"):
         config("--set", "walk.epochs=2", "--set", "walk.epochs=3")
@@ -431,6 +432,17 @@ def test_what_set_says_of_multistage_is_said_once_and_like_the_options(run: Path
     ]
     for first, second in same:
         assert config(*first) == config(*second)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "choose"])
+def test_a_checkpoint_is_read_once(
+    command: str, run: Path, creatures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr(checkpoint, "read_state", lambda path, *more: (read.append(path), read_state(path, *more))[1])
+    arguments = [command, str(run / LAST), "--root", str(creatures), "--split", "val", "--scales", "1.0", "--quiet"]
+    assert cli.main(arguments) == 0 and capsys.readouterr().out
+    assert read == [run / LAST]
 
 
 def test_the_segmenter_segments_and_is_evaluated_like_any_network(

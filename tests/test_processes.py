@@ -14,7 +14,7 @@ def test_alone_nothing_is_changed() -> None:
         assert list(world.share(3)) == [0, 1, 2]
         assert world.gather(3) == [3] and world.from_main(lambda: 4) == 4
         assert world.any(True) and not world.any(False)
-        with pytest.raises(UserError, match="^here$"), world.one_voice():
+        with pytest.raises(UserError, match="^here$"), world.report_once():
             raise UserError("here")
 
 

@@ -3,12 +3,12 @@
 import argparse
 from pathlib import Path
 
-from rsepm_edu.cli.options import add_common, add_scales, add_ways, expect_classes, on_device
+from rsepm_edu.cli.options import add_common, add_criteria, add_scales, expect_classes, on_device
 from rsepm_edu.data.creatures import ensure_creatures
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.choosing import PICTURES, choose_thresholds, rank_checkpoints
-from rsepm_edu.training.checkpoint import load_checkpoint, load_network
+from rsepm_edu.training.checkpoint import load_checkpoint
 from rsepm_edu.training.seed_options import seed_options_of
 
 
@@ -22,7 +22,7 @@ def add_command(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", type=Path, help="VOC devkit, no masks needed; default: Creatures")
     parser.add_argument("--split", default="train", help="split to look at (default: train)")
     parser.add_argument("--pictures", type=int, default=PICTURES, help="how many of them (default: %(default)s)")
-    add_ways(parser)
+    add_criteria(parser)
     add_scales(parser)
     add_common(parser)
     parser.set_defaults(run=_choose)
@@ -36,20 +36,20 @@ def _choose(options: argparse.Namespace) -> None:
     for path in options.checkpoints:
         checkpoint = load_checkpoint(path)
         expect_classes(dataset, checkpoint.classes)
-        network = on_device(load_network(path), options.device)
+        network = on_device(checkpoint.build_network(), options.device)
         seen[str(path)] = choose_thresholds(
             network,
             dataset,
             seed_options_of(checkpoint.config, scales=options.scales),
-            ways=options.choose,
+            criteria=options.choose,
             pictures=options.pictures,
             progress=not options.quiet,
         )
-    for way in options.choose:
-        found = {name: chosen[way] for name, chosen in seen.items()}
-        print(f"{way}: checkpoints by the mean of the criterion over seeds, best first")
+    for criterion in options.choose:
+        found = {name: chosen[criterion] for name, chosen in seen.items()}
+        print(f"{criterion}: checkpoints by the mean of the criterion over seeds, best first")
         for name, mean in rank_checkpoints(found):
             print(f"  {mean:.4f}  {name}")
-            for seed, criterion in found[name].items():
-                threshold, value = criterion.best()
+            for seed, values in found[name].items():
+                threshold, value = values.best()
                 print(f"    {value:.4f}  {seed:<13} θ {threshold:.2f}")

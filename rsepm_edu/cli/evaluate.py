@@ -6,13 +6,13 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from rsepm_edu.cli.options import add_common, add_scales, add_ways, expect_classes, on_device
+from rsepm_edu.cli.options import add_common, add_criteria, add_scales, expect_classes, on_device
 from rsepm_edu.data.creatures import ensure_creatures
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation import per_class, tables
 from rsepm_edu.evaluation.boundary import boundary_iou
-from rsepm_edu.evaluation.choosing import DEFAULT_WAYS, choose_thresholds, thresholds_of
+from rsepm_edu.evaluation.choosing import DEFAULT_CRITERIA, choose_thresholds, thresholds_of
 from rsepm_edu.evaluation.inference import TAG_THRESHOLD
 from rsepm_edu.evaluation.label_maps import LabelMap, compare_label_maps, label_maps
 from rsepm_edu.evaluation.metrics import BACKGROUND_NAME, scores
@@ -29,9 +29,9 @@ from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.files import atomic_write_text
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.models.segmenters import Segmenter
-from rsepm_edu.multistage.segmentation import SegmentationConfig, is_segmenter, load_segmenter, read_segmentation_config
+from rsepm_edu.multistage.segmentation import SegmentationConfig, is_segmenter, read_segmenter
 from rsepm_edu.processes import World, joined
-from rsepm_edu.training.checkpoint import load_checkpoint, load_network
+from rsepm_edu.training.checkpoint import load_checkpoint
 from rsepm_edu.training.config import TrainConfig, method_name
 from rsepm_edu.training.seed_options import seed_options_of
 from rsepm_edu.viz.cases import save_cases
@@ -57,7 +57,7 @@ def add_command(parser: argparse.ArgumentParser) -> None:
         default="text",
         help="of the table; json is a list of rows, with --per-class or --boundary an object of rows and classes",
     )
-    add_ways(parser)
+    add_criteria(parser)
     parser.add_argument("--out", type=Path, help="folder for table.json, table.md, command, config and versions")
     parser.add_argument(
         "--per-class",
@@ -86,7 +86,7 @@ def add_command(parser: argparse.ArgumentParser) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     with joined(options.device) as world:
-        with world.one_voice():
+        with world.report_once():
             network, config = _load(options.checkpoint)
         network = on_device(network, world.device)
         if options.final or isinstance(network, Segmenter) or isinstance(config, SegmentationConfig):
@@ -97,8 +97,9 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _load(path: Path) -> tuple[SingleStageNetwork | Segmenter, TrainConfig | SegmentationConfig]:
     if is_segmenter(path):
-        return load_segmenter(path), read_segmentation_config(path)
-    return load_network(path), load_checkpoint(path).config
+        return read_segmenter(path)
+    checkpoint = load_checkpoint(path)
+    return checkpoint.build_network(), checkpoint.config
 
 
 def _evaluate_final(
@@ -111,7 +112,7 @@ def _evaluate_final(
     split = options.split or "val"
     name = config.head if isinstance(config, SegmentationConfig) else method_name(config.method, config.mixing)
     method = f"{name} segmentation on {split}"
-    with world.one_voice():
+    with world.report_once():
         dataset = _scored_split(options, split, network.classes)
         classes = _parse_classes(options.classes, dataset.classes)
         looked_at = _map_to_look_at(options, [method])
@@ -133,11 +134,11 @@ def _evaluate_seeds(
     """Every map as a seed, tags given."""
     split = options.split or "train"
     maps, progress = seed_options_of(config, scales=options.scales), not options.quiet
-    with world.one_voice():
+    with world.report_once():
         dataset = _scored_split(options, split, network.classes)
         classes = _parse_classes(options.classes, dataset.classes)
         looked_at = _map_to_look_at(options, [*SEEDS, *([*DECODER_SEEDS, ARGMAX] if maps.decode else [])])
-    chosen = choose_thresholds(network, dataset, maps, ways=options.choose, world=world, progress=progress)
+    chosen = choose_thresholds(network, dataset, maps, criteria=options.choose, world=world, progress=progress)
     seed_scores = score_seeds(network, dataset, maps, world=world, progress=progress)
     rows = seed_scores.rows(seed=config.seed, chosen=thresholds_of(chosen), classes=classes)
     counts = seed_counts(seed_scores, classes=classes)
@@ -177,7 +178,7 @@ def _show(
         words = ["rsepm-edu", "evaluate", options.checkpoint.name, "--split", split]
         words += ["--scales", ",".join(map(str, options.scales))]
         words += ["--classes", ",".join(classes)] if classes else []
-        words += ["--choose", ",".join(options.choose)] if options.choose != DEFAULT_WAYS else []
+        words += ["--choose", ",".join(options.choose)] if options.choose != DEFAULT_CRITERIA else []
         words += ["--final"] if options.final else []
         words += ["--per-class"] if options.per_class else []
         words += ["--boundary"] if options.boundary else []

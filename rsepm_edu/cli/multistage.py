@@ -80,13 +80,15 @@ def add_command(parser: argparse.ArgumentParser) -> None:
 
 
 def _multistage(options: argparse.Namespace) -> None:
-    config = _multistage_config(options)
+    checkpoint = load_checkpoint(options.checkpoint)
+    seed_map: SeedMap = "cam" if checkpoint.config.method in WITHOUT_DECODER else "decoder"
+    config = _multistage_config(options, seed_map)
     root = options.root
     if root is None:
         if options.preset != "creatures-cpu":
             raise UserError(f"--root: expected the folder of the data for preset {options.preset}, got none")
         root = ensure_creatures()
-    run = Multistage(options.checkpoint, root, options.out, config, device=options.device, progress=not options.quiet)
+    run = Multistage(checkpoint, root, options.out, config, device=options.device, progress=not options.quiet)
     masks = (run.dataset.devkit / "SegmentationClass").is_dir()
     score, evaluate = (
         (default if masks else None) if given is None else None if given == "none" else given
@@ -105,16 +107,14 @@ def _multistage(options: argparse.Namespace) -> None:
     print(run.segmenter_folder / LAST)
 
 
-def _multistage_config(options: argparse.Namespace) -> MultistageConfig:
-    """The preset with what options and --set ask for; each of them counts, or is refused."""
+def _multistage_config(options: argparse.Namespace, seed_map: SeedMap) -> MultistageConfig:
+    """The preset with what options and --set ask for; each of them counts, or is refused. seed_map: where none does."""
     changes = parse_changes(options.changes, MultistageConfig.preset(options.preset).settings())
     for option, name in SETTINGS.items():
         given = getattr(options, option)
         if given is not None and changes.setdefault(name, given) != given:
             raise UserError(f"--{option}, --set {name}: expected one of the two, got {given!r} and {changes[name]!r}")
-    if "seed_map" not in changes:
-        method = load_checkpoint(options.checkpoint).config.method
-        changes["seed_map"] = "cam" if method in WITHOUT_DECODER else "decoder"
+    changes.setdefault("seed_map", seed_map)
     # Settings between the networks first: on the walk depends what the preset is.
     stages = {name: value for name, value in changes.items() if "." not in name}
     trainings = {name: value for name, value in changes.items() if "." in name}

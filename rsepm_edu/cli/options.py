@@ -11,7 +11,7 @@ from torch import nn
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.device import resolve_device
 from rsepm_edu.errors import UserError
-from rsepm_edu.evaluation.choosing import CRITERIA, DEFAULT_WAYS
+from rsepm_edu.evaluation.choosing import CRITERIA, DEFAULT_CRITERIA
 from rsepm_edu.evaluation.inference import SCALES
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
@@ -43,22 +43,23 @@ def _parse_scales(text: str) -> tuple[float, ...]:
     return scales
 
 
-def add_ways(parser: argparse.ArgumentParser) -> None:
-    """Ways to choose thresholds without masks."""
+def add_criteria(parser: argparse.ArgumentParser) -> None:
+    """Criteria that choose thresholds without masks."""
     parser.add_argument(
         "--choose",
-        type=_parse_ways,
-        default=DEFAULT_WAYS,
-        metavar="WAY,…",
-        help=f"ways to choose thresholds without masks: {', '.join(CRITERIA)} (default: {', '.join(DEFAULT_WAYS)})",
+        type=_parse_criteria,
+        default=DEFAULT_CRITERIA,
+        metavar="CRITERION,…",
+        help=f"criteria that choose thresholds without masks, among {', '.join(CRITERIA)} "
+        f"(default: {', '.join(DEFAULT_CRITERIA)})",
     )
 
 
-def _parse_ways(text: str) -> tuple[str, ...]:
-    ways = tuple(dict.fromkeys(way.strip() for way in text.split(",")))
-    if not all(way in CRITERIA for way in ways):
+def _parse_criteria(text: str) -> tuple[str, ...]:
+    criteria = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    if not all(name in CRITERIA for name in criteria):
         raise argparse.ArgumentTypeError(f"expected some of {', '.join(CRITERIA)}, got {text!r}")
-    return ways
+    return criteria
 
 
 def add_changes(parser: argparse.ArgumentParser, example: str) -> None:

@@ -45,7 +45,7 @@ def add_command(parser: argparse.ArgumentParser) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     with joined(options.device) as world:
-        with world.one_voice():
+        with world.report_once():
             config = preset(options.preset, **parse_changes(options.changes, TrainConfig().to_dict()))
             root = options.root
             if root is None:

@@ -23,16 +23,16 @@ CRITERIA: dict[str, type[Criterion]] = {
     "classifier": ClassifierSight,
     "otsu": Otsu,
 }
-"""The ways to choose, by the name that a row of a table carries as its ``choice``."""
+"""Criteria by the name that a row of a table carries as its ``choice``."""
 
-DEFAULT_WAYS = ("colour",)
+DEFAULT_CRITERIA = ("colour",)
 """Loses least on Creatures and photographs together, and at worst (results/choices)."""
 
 PICTURES = 100
 """How many pictures a choice looks at, spread over the split: more cost time and hardly move it."""
 
 Chosen = dict[str, dict[str, Criterion]]
-"""By way, then by seed: the criterion with all its values."""
+"""By criterion, then by seed: the criterion with all its values."""
 
 
 def choose_thresholds(
@@ -40,22 +40,22 @@ def choose_thresholds(
     dataset: VocDataset,
     options: SeedOptions = DEFAULT_OPTIONS,
     *,
-    ways: Sequence[str] = DEFAULT_WAYS,
+    criteria: Sequence[str] = DEFAULT_CRITERIA,
     pictures: int = PICTURES,
     world: World | None = None,
     progress: bool = True,
 ) -> Chosen:
-    """Look at every seed of a network in each of the ways, without masks.
+    """Look at every seed of a network by each criterion, without masks.
 
     No mask is read, even of a data set opened with them. With colour a picture costs about what it costs to score it,
-    with stability nearly twice that, and the classifier is dear: 16 passes for every tag of every map. Stability
+    with stability nearly twice that, and the classifier is slow: 16 passes for every tag of every map. Stability
     compares the picture at scale 1 with its mirror image at scale 1.5.
 
     Args:
         network: on the device to use.
         dataset: with tags; the folder needs no masks.
         options: how the seeds are made; as they will be scored.
-        ways: names among ``CRITERIA``.
+        criteria: names among ``CRITERIA``.
         pictures: look at so many, evenly spread over the data set, or at all if there are fewer.
         world: processes that share the pictures, all with the same arguments; None: this one alone.
         progress: show a bar.
@@ -64,29 +64,29 @@ def choose_thresholds(
         The criteria over all pictures looked at, in every process.
 
     Raises:
-        UserError: an unknown way.
+        UserError: an unknown criterion.
         ValueError: fewer than one picture.
     """
-    unknown = [way for way in ways if way not in CRITERIA]
+    unknown = [name for name in criteria if name not in CRITERIA]
     if unknown:
-        raise UserError(f"choice: expected some of {', '.join(CRITERIA)}, got {', '.join(unknown)}")
+        raise UserError(f"criteria: expected some of {', '.join(CRITERIA)}, got {', '.join(unknown)}")
     device = next(network.parameters()).device
     world = world or World(device)
     once, larger = (replace(options, scales=(scale,), mirror=False) for scale in (1.0, 1.5))
-    chosen: Chosen = {way: {} for way in ways}
-    indices = spread(len(dataset), pictures) if ways else []
+    chosen: Chosen = {name: {} for name in criteria}
+    indices = spread(len(dataset), pictures) if criteria else []
     share = [indices[place] for place in world.share(len(indices))]
     for index in tqdm(share, desc="choosing", disable=not (progress and world.is_main), leave=False):
         sample = dataset.sample(index, masks=False)
         raw = sample["image"].as_subclass(Tensor)[None].to(device)
         images, tags = normalise(raw), sample["tags"][None].to(device)
         seeds, _ = seed_maps(network, images, tags, options)
-        if "stability" in ways:
+        if "stability" in criteria:
             plain, _ = seed_maps(network, images, tags, once)
             mirrored, _ = seed_maps(network, images.flip(-1), tags, larger)
         for name, seed in seeds.items():
-            for way in ways:
-                criterion = chosen[way].setdefault(name, CRITERIA[way]())
+            for wanted in criteria:
+                criterion = chosen[wanted].setdefault(name, CRITERIA[wanted]())
                 match criterion:
                     case ColourInformation():
                         criterion.update(seed, raw)
@@ -112,24 +112,24 @@ def spread(length: int, count: int) -> list[int]:
 
 
 def merge_chosen(parts: Sequence[Chosen]) -> Chosen:
-    """What was seen of all pictures, from what was seen of parts of them in the same ways; changes the first part.
+    """What was seen of all pictures, from what was seen of parts of them by the same criteria; changes the first part.
 
     Sums of fractions in another order may differ in their last digit from those of one pass.
     """
     whole = parts[0]
     for part in parts[1:]:
-        for way, seeds in part.items():
+        for kind, seeds in part.items():
             for name, criterion in seeds.items():
-                if name in whole[way]:
-                    whole[way][name].merge(criterion)
+                if name in whole[kind]:
+                    whole[kind][name].merge(criterion)
                 else:
-                    whole[way][name] = criterion
+                    whole[kind][name] = criterion
     return whole
 
 
 def thresholds_of(chosen: Chosen) -> dict[str, dict[str, float]]:
-    """By way, then by seed: the threshold chosen. What ``SeedScores.rows`` takes."""
-    return {way: {name: criterion.best()[0] for name, criterion in seeds.items()} for way, seeds in chosen.items()}
+    """By criterion, then by seed: the threshold chosen. What ``SeedScores.rows`` takes."""
+    return {kind: {name: seen.best()[0] for name, seen in seeds.items()} for kind, seeds in chosen.items()}
 
 
 def rank_checkpoints(seeds: Mapping[str, Mapping[str, Criterion]]) -> list[tuple[str, float]]:
@@ -141,7 +141,7 @@ def rank_checkpoints(seeds: Mapping[str, Mapping[str, Criterion]]) -> list[tuple
     better. A decoder that was not trained yet gives seeds too, and they count.
 
     Args:
-        seeds: by checkpoint, what one way saw of each of its seeds: ``choose_thresholds(...)[way]``, on the same
+        seeds: by checkpoint, what one criterion saw of its seeds: ``choose_thresholds(...)[criterion]``, on the same
             pictures and scales.
 
     Returns:

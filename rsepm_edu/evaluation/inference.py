@@ -33,12 +33,12 @@ TAG_THRESHOLD = 0.34
 
 
 class Maps(NamedTuple):
-    """What a batch of B pictures HxW looks like to a network.
+    """What a batch of B pictures H×W looks like to a network.
 
-    cam: BxKxHxW in [0, 1], normalised by its maximum a class; 0 for absent classes if tags were given. Without tags
+    cam: B×K×H×W in [0, 1], normalised by its maximum a class; 0 for absent classes if tags were given. Without tags
     every class reaches nearly 1, present or not.
-    probabilities: Bx(K+1)xHxW, the decoder's, summing to 1 over labels; None if it was left out.
-    tag_probabilities: BxK in [0, 1].
+    probabilities: B×(K+1)×H×W, the decoder's, summing to 1 over labels; None if it was left out.
+    tag_probabilities: B×K in [0, 1].
     """
 
     cam: Tensor
@@ -78,8 +78,8 @@ def multi_scale_maps(
     Args:
         network: anything with `stride` and the call `network(images, decode=...) -> Outputs`; runs
             in eval mode without gradients and has its modes back afterwards.
-        images: Bx3xHxW on the network's device, uint8 or already ImageNet-normalised floats.
-        tags: BxK in {0, 1}; without them no class is taken as absent.
+        images: B×3×H×W on the network's device, uint8 or already ImageNet-normalised floats.
+        tags: B×K in {0, 1}; without them no class is taken as absent.
         scales: sizes relative to the picture; each side is rounded to a multiple of the stride.
         mirror: see each scale's mirror image too.
         decode: run the decoder; without it `probabilities` is None.
@@ -89,7 +89,7 @@ def multi_scale_maps(
 
     Raises:
         TypeError: pictures of another dtype.
-        ValueError: pictures that are not Bx3xHxW, tags that are not BxK, or scales that are empty
+        ValueError: pictures that are not B×3×H×W, tags that are not B×K, or scales that are empty
             or not positive.
     """
     pictures = _checked_pictures(images, scales)
@@ -116,7 +116,7 @@ def segmenter_probabilities(
         images, scales, mirror: see `multi_scale_maps`.
 
     Returns:
-        Bx(K+1)xHxW, summing to 1 over labels, in float32 (float64 for float64 pictures).
+        B×(K+1)×H×W, summing to 1 over labels, in float32 (float64 for float64 pictures).
 
     Raises:
         TypeError, ValueError: see `multi_scale_maps`.
@@ -203,11 +203,11 @@ def restrict_to_tags(probabilities: Tensor, tags: Tensor) -> Tensor:
     """Take absent classes out of label probabilities and let the others sum to 1 again.
 
     Args:
-        probabilities: Bx(K+1)xHxW, label 0 background.
-        tags: BxK in {0, 1}; background is always present.
+        probabilities: B×(K+1)×H×W, label 0 background.
+        tags: B×K in {0, 1}; background is always present.
 
     Returns:
-        Bx(K+1)xHxW; where all present labels had probability 0, background gets 1.
+        B×(K+1)×H×W; where all present labels had probability 0, background gets 1.
 
     Raises:
         TypeError, ValueError: wrong dtype or shapes.
@@ -229,10 +229,10 @@ def predict_labels(maps: Maps, tags: Tensor | None = None, *, tag_threshold: flo
     (scoring seeds) those decide.
 
     Returns:
-        int64 BxHxW, 0 background, 1 ... K.
+        int64 B×H×W, 0 background, 1 ... K.
 
     Raises:
-        ValueError: maps without probabilities, or tags that are not BxK.
+        ValueError: maps without probabilities, or tags that are not B×K.
     """
     if maps.probabilities is None:
         raise ValueError("maps: expected decoder probabilities, got none (made with decode=False)")
@@ -256,7 +256,7 @@ def segment(
         network, images, scales, mirror: see `multi_scale_maps` and `segmenter_probabilities`.
 
     Returns:
-        int64 BxHxW, 0 background, 1 ... K.
+        int64 B×H×W, 0 background, 1 ... K.
 
     Raises:
         TypeError, ValueError: see `multi_scale_maps`.

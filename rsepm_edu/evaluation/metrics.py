@@ -43,12 +43,12 @@ def confusion_matrix(prediction: Tensor, target: Tensor, num_labels: int) -> Ten
     """Count pixels by (truth, prediction): entry [t, p] is how many pixels of label t became p.
 
     Args:
-        prediction: integer labels in 0 ... num_labels - 1, any shape (HxW, BxHxW), any device.
+        prediction: integer labels in 0 ... num_labels - 1, any shape (H×W, B×H×W), any device.
         target: integer labels of the same shape; VOID (255) pixels are left out.
         num_labels: number of labels L, background included (K + 1).
 
     Returns:
-        int64 LxL on the device of `prediction`; matrices of several batches may simply be added.
+        int64 L×L on the device of `prediction`; matrices of several batches may simply be added.
 
     Raises:
         TypeError: labels that are not integers.
@@ -120,7 +120,7 @@ def scores(confusion: Tensor, names: Sequence[str], *, classes: Sequence[str] | 
     Classes with U = 0 have no value and are left out of every mean; they never count as 1.
 
     Args:
-        confusion: integer (K+1)x(K+1), rows truth, columns prediction, label 0 background.
+        confusion: integer (K+1)×(K+1), rows truth, columns prediction, label 0 background.
         names: the K foreground classes in label order (background is not among them).
         classes: restricts the means to these foreground classes; background always stays in the
             mean of IoU. The pixels of other classes still count: as errors of the chosen ones.

@@ -65,7 +65,7 @@ def seed_maps(
     if maps.probabilities is not None:
         plain["decoder"] = restrict_to_tags(maps.probabilities, tags)[:, 1:]
         labels = predict_labels(maps, tags)
-    # One call for all: the affinity, the dear part of PAMR, depends on the picture alone.
+    # One call for all: the affinity, the costly part of PAMR, depends on the picture alone.
     small = (max(1, size[0] // options.pamr_stride), max(1, size[1] // options.pamr_stride))
     picture = F.interpolate(images, small, mode="bilinear", align_corners=False, antialias=True)
     refined = pamr(picture, _resize(torch.cat(list(plain.values()), dim=1), small))
@@ -116,7 +116,7 @@ class SeedScores:
 
         Args:
             seed: of the run.
-            chosen: by way to choose and by map, thresholds found without masks (``choosing.thresholds_of``).
+            chosen: by criterion and by map, thresholds found without masks (``choosing.thresholds_of``).
             classes: foreground classes the means are over; None: all.
             prefix: put before each name.
         """
@@ -124,10 +124,10 @@ class SeedScores:
         for name, sweep in self.sweeps.items():
             threshold, result = sweep.best(self.classes, classes=classes)
             rows.append(Row.from_scores(prefix + name, result, threshold=threshold, oracle=True, seed=seed))
-            for way, thresholds in (chosen or {}).items():
+            for criterion, thresholds in (chosen or {}).items():
                 result = sweep.at(thresholds[name], self.classes, classes=classes)
                 row = Row.from_scores(
-                    prefix + name, result, threshold=thresholds[name], oracle=False, seed=seed, choice=way
+                    prefix + name, result, threshold=thresholds[name], oracle=False, seed=seed, choice=criterion
                 )
                 rows.append(row)
         if self.labels is not None:

@@ -37,7 +37,7 @@ class Row:
         threshold: background score θ, None where there is none (arg-max of a decoder).
         oracle: whether masks were used to choose the threshold or the checkpoint.
         seed: the random seed of the run.
-        choice: how the threshold was chosen: "oracle" where masks were used, else the name of a way without masks (see
+        choice: how the threshold was chosen: "oracle" where masks were used, else the name of the criterion (see
             `choosing.CRITERIA`), or "none" where there was nothing to choose. Left out, `oracle` decides.
 
     Raises:
@@ -92,7 +92,7 @@ class Summary:
 def summary(rows: Sequence[Row]) -> list[Summary]:
     """Mean and range over seeds of each method, in the order in which methods first appear.
 
-    Rows whose thresholds were chosen in different ways are never averaged together.
+    Rows whose thresholds were chosen by different criteria are never averaged together.
 
     Raises:
         ValueError: a method has two rows of one seed.
@@ -133,23 +133,23 @@ def markdown(rows: Sequence[Row]) -> str:
             "",
             "mIoU in %; FP and FN as fractions of the union, means over foreground classes. "
             "Choice, how θ was found: oracle, by masks (θ or the checkpoint); none, there was nothing to choose; any "
-            "other, without masks, in the way of that name.",
+            "other, without masks, by the criterion of that name.",
             "",
         ]
     )
 
 
-def overview(rows: Sequence[Row], *, way: str = "colour") -> str:
+def overview(rows: Sequence[Row], *, criterion: str = "colour") -> str:
     """A Markdown table with a line a method: at the oracle's threshold, and beside it without masks.
 
-    Without masks: at the threshold chosen in that way, or where there is nothing to choose. A mean over several seeds
-    is followed by (lowest – highest).
+    Without masks: at the threshold chosen by that criterion, or where there is nothing to choose. A mean over several
+    seeds is followed by (lowest – highest).
     """
     found = {(line.method, line.choice): line for line in summary(rows)}
     body = []
     for method in dict.fromkeys(row.method for row in rows):
         oracle = found.get((method, ORACLE))
-        without = found.get((method, way)) or found.get((method, NONE))
+        without = found.get((method, criterion)) or found.get((method, NONE))
         body.append((method, *_overview_cells(oracle), *_overview_cells(without)))
     head = ("method", "mIoU, oracle θ", "FP", "FN", "mIoU, no masks", "FP", "FN")
     return "".join(f"{line}\n" for line in markdown_table(head, body))

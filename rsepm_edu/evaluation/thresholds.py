@@ -50,7 +50,7 @@ class ThresholdSweep:
         self._counts = torch.zeros(num_classes + 1, num_classes, len(self.thresholds) + 1, dtype=torch.int64)
 
     def update(self, seed: Tensor, target: Tensor) -> None:
-        """Add a batch: `seed` BxKxHxW in [0, 1] at the size of the masks `target` BxHxW.
+        """Add a batch: `seed` B×K×H×W in [0, 1] at the size of the masks `target` B×H×W.
 
         Classes an image has no tag for must be 0 in its seed. A call that raises adds nothing.
 
@@ -69,7 +69,7 @@ class ThresholdSweep:
 
     @property
     def confusions(self) -> Tensor:
-        """int64 TxLxL: one confusion matrix a threshold (rows truth, columns prediction)."""
+        """int64 T×L×L: one confusion matrix a threshold (rows truth, columns prediction)."""
         return _confusions(self._counts)
 
     def scores(self, names: Sequence[str], *, classes: Sequence[str] | None = None) -> list[Scores]:
@@ -98,11 +98,11 @@ def sweep(seed: Tensor, target: Tensor, thresholds: Sequence[float] = THRESHOLDS
     """Confusion matrices of one batch at all thresholds: `ThresholdSweep` without the state.
 
     Args:
-        seed: BxKxHxW, scores in [0, 1] at the size of the masks.
-        target: integer BxHxW, labels 0 ... K or VOID.
+        seed: B×K×H×W, scores in [0, 1] at the size of the masks.
+        target: integer B×H×W, labels 0 ... K or VOID.
 
     Returns:
-        int64 Tx(K+1)x(K+1), rows truth, columns prediction.
+        int64 T×(K+1)×(K+1), rows truth, columns prediction.
     """
     return _confusions(_joint_counts(seed, target, checked_thresholds(thresholds)))
 
@@ -111,10 +111,10 @@ def labels_at(seed: Tensor, threshold: float) -> Tensor:
     """The label map of a seed at one threshold: c* where s* > θ, else 0 (formula above).
 
     Args:
-        seed: BxKxHxW, scores in [0, 1].
+        seed: B×K×H×W, scores in [0, 1].
 
     Returns:
-        int64 BxHxW, 0 background, 1 ... K classes.
+        int64 B×H×W, 0 background, 1 ... K classes.
     """
     best, winner = _best(seed)
     limit = torch.tensor(threshold, dtype=seed.dtype, device=seed.device)
@@ -127,10 +127,10 @@ def levels(seed: Tensor, thresholds: Sequence[float] = THRESHOLDS) -> Tensor:
     A pixel of level n is foreground at the n lowest thresholds, background at all others.
 
     Args:
-        seed: BxKxHxW, scores in [0, 1].
+        seed: B×K×H×W, scores in [0, 1].
 
     Returns:
-        int64 BxHxW, 0 ... T.
+        int64 B×H×W, 0 ... T.
     """
     best, _ = _best(seed)
     return _passed(best, checked_thresholds(thresholds))
@@ -143,7 +143,7 @@ def _passed(best: Tensor, thresholds: tuple[float, ...]) -> Tensor:
 
 
 def _joint_counts(seed: Tensor, target: Tensor, thresholds: tuple[float, ...]) -> Tensor:
-    """Pixels by truth, best class and number of thresholds below its score: LxKx(T+1)."""
+    """Pixels by truth, best class and number of thresholds below its score: L×K×(T+1)."""
     best, winner = _best(seed)
     if target.shape != best.shape:
         raise ValueError(f"expected target {tuple(best.shape)} for seed {tuple(seed.shape)}, got {tuple(target.shape)}")
@@ -158,14 +158,14 @@ def _joint_counts(seed: Tensor, target: Tensor, thresholds: tuple[float, ...]) -
 
 
 def _confusions(counts: Tensor) -> Tensor:
-    """TxLxL from LxKx(T+1): at threshold t a pixel keeps its class if it passed more than t."""
+    """T×L×L from L×K×(T+1): at threshold t a pixel keeps its class if it passed more than t."""
     kept = counts.flip(-1).cumsum(-1).flip(-1)[..., 1:]
     background = counts.sum(dim=(1, 2))[:, None, None] - kept.sum(dim=1, keepdim=True)
     return torch.cat([background, kept], dim=1).permute(2, 0, 1).contiguous()
 
 
 def _best(seed: Tensor) -> tuple[Tensor, Tensor]:
-    """Highest score and its class index (from 0) of every pixel, each BxHxW."""
+    """Highest score and its class index (from 0) of every pixel, each B×H×W."""
     if seed.ndim != 4 or seed.numel() == 0:
         raise ValueError(f"expected a seed BxKxHxW, got {tuple(seed.shape)}")
     if not seed.is_floating_point():

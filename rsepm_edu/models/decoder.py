@@ -39,7 +39,7 @@ class ASPP(nn.Module):
     """Atrous spatial pyramid pooling: a 1×1, one dilated 3×3 per rate, and the mean of the picture, side by side.
 
     Separable, on inputs much wider than its outputs (MobileNetV2's 1,280 channels beside 64), it reduces them first:
-    else the 3×3 convolutions of every single channel would be the dearest part of a training step.
+    else the 3×3 convolutions of every single channel would be the costliest part of a training step.
 
     Args:
         inputs, outputs: channels.

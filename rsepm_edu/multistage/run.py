@@ -43,7 +43,7 @@ from rsepm_edu.multistage.stages import (
 )
 from rsepm_edu.multistage.stored import choose_stored_threshold, score_stored_masks, sweep_stored_seeds
 from rsepm_edu.multistage.walk import train_walk
-from rsepm_edu.training.checkpoint import load_checkpoint, load_network
+from rsepm_edu.training.checkpoint import Checkpoint, load_checkpoint
 from rsepm_edu.training.config import WITHOUT_DECODER
 from rsepm_edu.training.keeping import LAST
 
@@ -58,7 +58,7 @@ class Multistage:
     which must then be of the same kind.
 
     Args:
-        checkpoint: of the single-stage network.
+        checkpoint: of the single-stage network, or the file of one.
         root: data, see ``VocDataset``.
         out: folder of the run.
         config: the settings.
@@ -72,7 +72,7 @@ class Multistage:
 
     def __init__(
         self,
-        checkpoint: str | Path,
+        checkpoint: str | Path | Checkpoint,
         root: str | Path,
         out: str | Path,
         config: MultistageConfig,
@@ -85,17 +85,18 @@ class Multistage:
         self.root, self.out, self.config, self.progress = Path(root), Path(out), config, progress
         self.device = resolve_device(device)
         self.dataset = VocDataset(root, config.stages.split)
-        single = load_checkpoint(checkpoint)
+        single = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
+        named = "checkpoint" if checkpoint is single else checkpoint
         if single.classes != self.dataset.classes:
             raise UserError(
-                f"{checkpoint}: expected the data's classes {', '.join(self.dataset.classes)}, "
+                f"{named}: expected the data's classes {', '.join(self.dataset.classes)}, "
                 f"got {', '.join(single.classes)}"
             )
         if config.stages.seed_map == "decoder" and single.config.method in WITHOUT_DECODER:
             raise UserError(
                 f"seed_map: expected cam for a network trained with method {single.config.method}, got decoder"
             )
-        self.network = load_network(checkpoint).to(self.device).to(memory_format=torch.channels_last)
+        self.network = single.build_network().to(self.device).to(memory_format=torch.channels_last)
 
     # --- stages
 

@@ -149,17 +149,8 @@ def is_segmenter(path: str | Path) -> bool:
     return isinstance(state, dict) and state.get("format") == FORMAT
 
 
-def read_segmentation_config(path: str | Path) -> SegmentationConfig:
-    """The settings of a checkpoint.
-
-    Raises:
-        UserError: see ``load_segmenter``.
-    """
-    return read_labelled(Path(path), FORMAT, SegmentationConfig)[0]
-
-
-def load_segmenter(path: str | Path) -> Segmenter:
-    """The network of a checkpoint, on the CPU, in evaluation mode.
+def read_segmenter(path: str | Path) -> tuple[Segmenter, SegmentationConfig]:
+    """The network of a checkpoint, on the CPU, in evaluation mode, and the settings it was trained with.
 
     Raises:
         UserError: missing, unreadable, or not a checkpoint of this training.
@@ -167,7 +158,12 @@ def load_segmenter(path: str | Path) -> Segmenter:
     config, state = read_labelled(Path(path), FORMAT, SegmentationConfig)
     network = segmenter_from_config(config, state["classes"], weights="none")
     network.load_state_dict(state["network"])
-    return network.eval()
+    return network.eval(), config
+
+
+def load_segmenter(path: str | Path) -> Segmenter:
+    """The network of a checkpoint; see ``read_segmenter``."""
+    return read_segmenter(path)[0]
 
 
 def train_segmenter(

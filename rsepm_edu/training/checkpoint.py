@@ -39,6 +39,12 @@ class Checkpoint:
         """Epochs and batches done: the greater, the further."""
         return self.epoch, self.batch
 
+    def build_network(self) -> SingleStageNetwork:
+        """The averaged network, on the CPU, in evaluation mode."""
+        network = network_from_config(self.config, self.classes, weights="none")
+        network.load_state_dict(self.ema)
+        return network.eval()
+
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint beside ``path`` and rename it: a reader finds the old one or the new one, whole."""
@@ -58,7 +64,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         torch.save(state, temporary)
 
 
-def read_state(path: Path, form: int | str) -> dict[str, Any]:
+def read_state(path: Path, file_format: int | str) -> dict[str, Any]:
     """Read what was saved with that "format" onto the CPU, with ``weights_only=True``.
 
     Raises:
@@ -71,8 +77,8 @@ def read_state(path: Path, form: int | str) -> dict[str, Any]:
     except Exception as error:  # torch raises many kinds: pickle, zip, runtime, end of file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{path}: expected a whole checkpoint, got: {reason}") from error
-    if not isinstance(state, dict) or state.get("format") != form:
-        raise UserError(f"{path}: expected a checkpoint of rsepm-edu, format {form}, got another file")
+    if not isinstance(state, dict) or state.get("format") != file_format:
+        raise UserError(f"{path}: expected a checkpoint of rsepm-edu, format {file_format}, got another file")
     return state
 
 
@@ -130,7 +136,4 @@ def load_network(path: str | Path) -> SingleStageNetwork:
     Raises:
         UserError: see ``load_checkpoint``.
     """
-    checkpoint = load_checkpoint(path)
-    network = network_from_config(checkpoint.config, checkpoint.classes, weights="none")
-    network.load_state_dict(checkpoint.ema)
-    return network.eval()
+    return load_checkpoint(path).build_network()

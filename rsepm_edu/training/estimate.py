@@ -25,7 +25,7 @@ class Estimate:
     """Of what is left of a run.
 
     pictures: of the split. steps: of the optimiser. memory: bytes of the greatest step, counted (see ``step_memory``).
-    memory_tried: bytes at the height of the steps that were tried; None on the CPU. memory_there: bytes of the GPU.
+    memory_tried: bytes at the height of the steps that were tried; None on the CPU. gpu_memory: bytes of the GPU.
     computing, reading: seconds; with workers they pass side by side, else one after the other. processes: that share
     the run, each with a GPU of its own; memory is that of one.
     """
@@ -34,7 +34,7 @@ class Estimate:
     steps: int
     memory: int
     memory_tried: int | None
-    memory_there: int | None
+    gpu_memory: int | None
     computing: float
     reading: float
     workers: int
@@ -48,8 +48,8 @@ class Estimate:
     def lines(self) -> list[str]:
         """As told to the user."""
         memory = f"memory: about {_size(self.memory)} for a step, counted"
-        if self.memory_tried is not None and self.memory_there is not None:
-            memory += f"; {_size(self.memory_tried)} in those tried, of {_size(self.memory_there)}"
+        if self.memory_tried is not None and self.gpu_memory is not None:
+            memory += f"; {_size(self.memory_tried)} in those tried, of {_size(self.gpu_memory)}"
         when = "meanwhile" if self.workers else "in turn"
         readers = f"{self.workers} workers" if self.workers else "no workers"
         shared = ""
@@ -93,7 +93,7 @@ def estimate(trainer: Trainer, dataset: VocDataset) -> Estimate:
         steps=sum(left.values()),
         memory=max(step_memory(share, plain, phase, trainer.precision) for phase in epochs),
         memory_tried=tried,
-        memory_there=torch.cuda.get_device_properties(trainer.device).total_memory if cuda else None,
+        gpu_memory=torch.cuda.get_device_properties(trainer.device).total_memory if cuda else None,
         computing=sum(steps * share.batch_size * seconds[phase] for phase, steps in left.items()),
         reading=pictures * reading / readers,
         workers=config.workers,

@@ -17,7 +17,7 @@ from rsepm_edu.evaluation.inference import SCALES
 from rsepm_edu.evaluation.scoring import score_seeds
 from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.models.network import SingleStageNetwork
-from rsepm_edu.training.checkpoint import load_checkpoint, load_network
+from rsepm_edu.training.checkpoint import Checkpoint, load_checkpoint
 from rsepm_edu.training.config import WITHOUT_DECODER, Method, Mixing, TrainConfig, method_name
 from rsepm_edu.training.keeping import LAST
 from rsepm_edu.training.loop import Trainer, train
@@ -114,12 +114,12 @@ def ablation(experiment: Experiment, out: Path, branches: Sequence[Branch] = ABL
     """
     rows: list[Row] = []
     for branch in branches:
-        network = load_network(train_branch(experiment, out, branch, **options))
+        network = train_branch(experiment, out, branch, **options).build_network()
         rows += experiment.rows(network.to(resolve_device(options.get("device"))), *branch)
     return rows
 
 
-def train_branch(experiment: Experiment, out: Path, branch: Branch, **options: Any) -> Path:
+def train_branch(experiment: Experiment, out: Path, branch: Branch, **options: Any) -> Checkpoint:
     """Train one method, unless that is done; epochs that it shares with a shorter method come from that one's run.
 
     Args:
@@ -136,7 +136,8 @@ def train_branch(experiment: Experiment, out: Path, branch: Branch, **options: A
     last = folder / LAST
     parent, start = _parent(config)
     if parent is not None and not last.is_file():
-        before = branch_point(train_branch(experiment, out, parent, **options).parent, start)
+        train_branch(experiment, out, parent, **options)
+        before = branch_point(out / method_name(*parent), start)
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(before, last)
     branches = {("cam", "none"): config.rs_start, ("rs", "none"): config.mix_start}
@@ -145,9 +146,12 @@ def train_branch(experiment: Experiment, out: Path, branch: Branch, **options: A
         if trainer.epoch == branches.get(branch):
             shutil.copyfile(last, branch_point(folder, trainer.epoch))
 
-    if not last.is_file() or load_checkpoint(last).epoch < config.epochs:
-        train(config, experiment.root, folder, resume=last.is_file(), on_epoch=keep_branch, **options)
-    return last
+    if last.is_file():
+        checkpoint = load_checkpoint(last)
+        if checkpoint.epoch >= config.epochs:
+            return checkpoint
+    train(config, experiment.root, folder, resume=last.is_file(), on_epoch=keep_branch, **options)
+    return load_checkpoint(last)
 
 
 def _parent(config: TrainConfig) -> tuple[Branch | None, int]:

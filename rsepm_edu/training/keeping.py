@@ -21,7 +21,7 @@ RESUMABLE = ("accumulate", "workers", "panel_every", "checkpoint_every", "checkp
 Resume = bool | Literal["auto"]
 
 
-class Keeper:
+class CheckpointWriter:
     """Saves checkpoints, and knows when the next one is due.
 
     Args:

@@ -31,7 +31,7 @@ from rsepm_edu.training.checkpoint import Checkpoint, network_from_config
 from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.distributed import global_means, replicate, without_exchange
 from rsepm_edu.training.interruption import StopRequests
-from rsepm_edu.training.keeping import LAST, Keeper, Resume, find_previous
+from rsepm_edu.training.keeping import LAST, CheckpointWriter, Resume, find_previous
 from rsepm_edu.training.memory import memory_advice
 from rsepm_edu.training.optimizer import (
     MovingAverage,
@@ -74,7 +74,7 @@ class Trainer:
         self.world = world or World(device)
         self.compute: Callable[..., dict[str, Term]] = self._terms
         torch.manual_seed(derive_seed(config.seed, "weights"))
-        with self.world.one_voice():
+        with self.world.report_once():
             # Rank 0 alone looks for weights; the others get them from it.
             network = network_from_config(config, classes, weights=None if self.world.is_main else "none")
             if self.world.size > 1:
@@ -263,7 +263,7 @@ def _train(
     on_start: Callable[[Trainer, VocDataset], None] | None,
     on_epoch: Callable[[Trainer, dict[str, Any]], None] | None,
 ) -> SingleStageNetwork:
-    with world.one_voice():
+    with world.report_once():
         dataset = training_dataset(config, root)
         if len(dataset) < 2:
             raise UserError(f"{root}: expected at least 2 pictures in {config.split}, got {len(dataset)}")
@@ -278,7 +278,7 @@ def _train(
     keeper = log = None
     if world.is_main:
         atomic_write_text(out / "config.json", trainer.config.to_json())
-        keeper = Keeper(out, second, minutes=config.checkpoint_minutes)
+        keeper = CheckpointWriter(out, second, minutes=config.checkpoint_minutes)
         log = TrainingLog(out, trainer, dataset, keep_epochs=trainer.epoch)
     with memory_advice(config, out / LAST), log or nullcontext(), StopRequests() as requests:
         if on_start is not None and world.is_main and trainer.epoch < config.epochs:
@@ -314,7 +314,9 @@ def _expect_equal_shares(config: TrainConfig, world: World, dataset: VocDataset)
         )
 
 
-def _between_steps(trainer: Trainer, keeper: Keeper | None, requests: StopRequests, *, due: bool = False) -> None:
+def _between_steps(
+    trainer: Trainer, keeper: CheckpointWriter | None, requests: StopRequests, *, due: bool = False
+) -> None:
     """Save the state if it is time; end the run if a process was told to stop, all of them after the same step."""
     stop = trainer.world.any(requests.pending)
     if keeper is not None and (due or stop or keeper.due()):
@@ -343,7 +345,7 @@ def _item(
 
 
 def _run_epoch(
-    trainer: Trainer, dataset: VocDataset, keeper: Keeper | None, requests: StopRequests, *, progress: bool
+    trainer: Trainer, dataset: VocDataset, keeper: CheckpointWriter | None, requests: StopRequests, *, progress: bool
 ) -> dict[str, Any]:
     """The rest of the epoch under way, and its line of the log."""
     config, epoch, world = trainer.config, trainer.epoch, trainer.world

@@ -60,7 +60,7 @@ RIGHT, EXTRA, MISSED = (0, 158, 115), (213, 94, 0), (86, 180, 233)
 class PanelSample:
     """What one row of a training panel shows; whatever is None is left out of that row.
 
-    image: uint8 3xHxW. cam, seed: float KxHxW in [0, 1]. pseudo_mask, decoder, truth: labels HxW
+    image: uint8 3×H×W. cam, seed: float K×H×W in [0, 1]. pseudo_mask, decoder, truth: labels H×W
     (0 background, 1 to K, 255 void). All of the image's size: the caller resizes.
     """
 
@@ -74,7 +74,7 @@ class PanelSample:
 
 
 def picture(image: Array) -> Picture:
-    """An image uint8 3xHxW (or HxWx3, passed through) as a picture uint8 HxWx3."""
+    """An image uint8 3×H×W (or H×W×3, passed through) as a picture uint8 H×W×3."""
     array = _array(image)
     if array.dtype != np.uint8:
         raise TypeError(f"expected a uint8 image, got {array.dtype}")
@@ -86,7 +86,7 @@ def picture(image: Array) -> Picture:
 
 
 def heat(values: Array) -> Picture:
-    """One map HxW in [0, 1] in colours, black for 0 to pale yellow for 1: uint8 HxWx3."""
+    """One map H×W in [0, 1] in colours, black for 0 to pale yellow for 1: uint8 H×W×3."""
     array = _unit(values)
     if array.ndim != 2:
         raise ValueError(f"expected a map HxW, got shape {array.shape}")
@@ -96,21 +96,21 @@ def heat(values: Array) -> Picture:
 def overlay(image: Array, values: Array, *, opacity: float = 0.6) -> Picture:
     """Lay a map or a mask over its image.
 
-    - Map, float HxW in [0, 1]: `heat` colours, mixed half and half for `opacity` 0.5.
-    - Maps, float KxHxW in [0, 1]: each pixel in the palette colour of its strongest class k + 1,
+    - Map, float H×W in [0, 1]: `heat` colours, mixed half and half for `opacity` 0.5.
+    - Maps, float K×H×W in [0, 1]: each pixel in the palette colour of its strongest class k + 1,
       mixed with weight `opacity` times that class's value.
-    - Mask, integer HxW: palette colours with weight `opacity`, nothing over background, and void
+    - Mask, integer H×W: palette colours with weight `opacity`, nothing over background, and void
       opaque, so that it is never taken for background.
 
     The values are drawn as they are: nothing is rescaled, clipped or squared.
 
     Args:
-        image: uint8 3xHxW or HxWx3.
+        image: uint8 3×H×W or H×W×3.
         values: a map, maps or a mask, of the image's height and width.
         opacity: 0 (only the image) to 1.
 
     Returns:
-        uint8 HxWx3.
+        uint8 H×W×3.
 
     Raises:
         ValueError: sizes differ, or a map leaves [0, 1]. TypeError: the image is not uint8.
@@ -139,12 +139,12 @@ def judge(mask: Array, truth: Array, label: int = 1) -> tuple[Judged, Judged, Ju
     """Which pixels of one class's mask are right, superfluous and missed.
 
     Args:
-        mask: bool HxW, the pixels given to the class.
-        truth: labels HxW; void pixels (255) are in none of the three.
+        mask: bool H×W, the pixels given to the class.
+        truth: labels H×W; void pixels (255) are in none of the three.
         label: of the class in `truth`.
 
     Returns:
-        Three bool HxW: in both, in the mask alone, in the truth alone.
+        Three bool H×W: in both, in the mask alone, in the truth alone.
 
     Raises:
         TypeError: the mask is not bool. ValueError: sizes differ.
@@ -162,11 +162,11 @@ def verdict(image: Array, mask: Array, truth: Array, label: int = 1) -> Picture:
     """What is right (green), superfluous (orange) and missed (blue) in a class's mask, over the darkened image.
 
     Args:
-        image: uint8 3xHxW or HxWx3.
+        image: uint8 3×H×W or H×W×3.
         mask, truth, label: see `judge`.
 
     Returns:
-        uint8 HxWx3.
+        uint8 H×W×3.
     """
     under = picture(image)
     shown = (0.35 * under + 0.65 * under.mean(axis=2, keepdims=True)) * 0.6
@@ -199,7 +199,7 @@ def panel(
     """A table of pictures.
 
     Args:
-        rows: pictures uint8 (HxWx3 or 3xHxW) row by row; None leaves a cell empty.
+        rows: pictures uint8 (H×W×3 or 3×H×W) row by row; None leaves a cell empty.
         columns: one header for each column.
         titles: one name for each row, written at its left.
         legend: name to colour, written below the table; see `class_colours`. Of a long one only the colours that some
@@ -250,7 +250,7 @@ def numbers(tensors: Mapping[str, Array], *, size: float = 0.55) -> Figure:
     """Small tensors as coloured squares with their numbers in them, side by side.
 
     Args:
-        tensors: title to tensor CxHxW, HxW or W, of any numeric dtype. Channels stand side by side.
+        tensors: title to tensor C×H×W, H×W or W, of any numeric dtype. Channels stand side by side.
             One colour scale, blue below 0 and red above, serves all of them. NaN is shown as void.
         size: width of one square in inches.
 
@@ -380,8 +380,8 @@ def plane(
     marker, whether it stands in `points`, in `lines` or in both.
 
     Args:
-        points: name to (FP, FN), or to several of them, Nx2.
-        lines: name to Nx2, points to be joined (a threshold sweep, say).
+        points: name to (FP, FN), or to several of them, N×2.
+        lines: name to N×2, points to be joined (a threshold sweep, say).
         arrows: pairs of (FP, FN): from, to.
         limit: where both axes end.
 
@@ -424,7 +424,7 @@ def plane(
 
 
 def _fp_fn(name: str, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """One (FP, FN) or several as Nx2, checked."""
+    """One (FP, FN) or several as N×2, checked."""
     pairs = np.atleast_2d(np.asarray(values, dtype=np.float64))
     if pairs.ndim != 2 or pairs.shape[1] != 2:
         raise ValueError(f"{name}: expected (FP, FN) or Nx2, got shape {np.shape(values)}")

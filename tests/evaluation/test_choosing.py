@@ -37,8 +37,10 @@ def maskless(creatures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_no_mask_is_read(
     network: SingleStageNetwork, creatures: Path, maskless: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    without = choose_thresholds(network, VocDataset(maskless, "val"), FAST, ways=tuple(CRITERIA), progress=False)
-    assert {way: set(seeds) for way, seeds in without.items()} == dict.fromkeys(CRITERIA, {*SEEDS, *DECODER_SEEDS})
+    without = choose_thresholds(network, VocDataset(maskless, "val"), FAST, criteria=tuple(CRITERIA), progress=False)
+    assert {criterion: set(seeds) for criterion, seeds in without.items()} == dict.fromkeys(
+        CRITERIA, {*SEEDS, *DECODER_SEEDS}
+    )
 
     def refuse(*_: object) -> None:
         raise AssertionError("a mask was read")
@@ -46,11 +48,11 @@ def test_no_mask_is_read(
     # Where there are masks, and the data set is opened with them, they stay closed, and the choice is the same.
     monkeypatch.setattr(VocDataset, "read_mask", refuse)
     opened = choose_thresholds(
-        network, VocDataset(creatures, "val", masks=True), FAST, ways=tuple(CRITERIA), progress=False
+        network, VocDataset(creatures, "val", masks=True), FAST, criteria=tuple(CRITERIA), progress=False
     )
-    for way, seeds in without.items():
-        for name, criterion in seeds.items():
-            assert torch.equal(criterion.curve, opened[way][name].curve)
+    for criterion, seeds in without.items():
+        for name, seen in seeds.items():
+            assert torch.equal(seen.curve, opened[criterion][name].curve)
 
 
 def test_pictures_are_spread_over_the_split(
@@ -67,10 +69,10 @@ def test_pictures_are_spread_over_the_split(
     dataset = VocDataset(maskless, "train")
     assert len(dataset) == 8
     options = replace(FAST, decode=False)
-    choose_thresholds(network, dataset, options, ways=("otsu",), pictures=3, progress=False)
+    choose_thresholds(network, dataset, options, criteria=("otsu",), pictures=3, progress=False)
     assert seen == [0, 2, 5]
     seen.clear()
-    choose_thresholds(network, dataset, options, ways=("otsu",), pictures=100, progress=False)
+    choose_thresholds(network, dataset, options, criteria=("otsu",), pictures=100, progress=False)
     assert seen == list(range(8))
 
 
@@ -78,7 +80,7 @@ def test_rows_hold_the_oracle_and_the_choices_at_their_own_thresholds(
     network: SingleStageNetwork, creatures: Path
 ) -> None:
     dataset = VocDataset(creatures, "val", masks=True)
-    chosen = choose_thresholds(network, dataset, FAST, ways=("colour", "otsu"), progress=False)
+    chosen = choose_thresholds(network, dataset, FAST, criteria=("colour", "otsu"), progress=False)
     scored = score_seeds(network, dataset, FAST, progress=False)
     rows = scored.rows(seed=0, chosen=thresholds_of(chosen))
     assert [(row.method, row.choice) for row in rows[:4]] == [
@@ -106,7 +108,7 @@ def test_stability_sees_a_mirrored_and_larger_view_turned_back(
 
     views: list[object] = []
     monkeypatch.setattr("rsepm_edu.evaluation.choosing.seed_maps", left_half)
-    chosen = choose_thresholds(network, VocDataset(maskless, "val"), FAST, ways=("stability",), progress=False)
+    chosen = choose_thresholds(network, VocDataset(maskless, "val"), FAST, criteria=("stability",), progress=False)
     assert chosen["stability"]["cam"].curve.max() == pytest.approx(1, abs=1e-9)
     assert views[:3] == [((1.0,), False), ((1.0,), False), ((1.5,), False)]
 
@@ -131,8 +133,8 @@ def test_ranking_is_by_the_mean_over_common_seeds() -> None:
 
 def test_what_is_rejected(network: SingleStageNetwork, maskless: Path) -> None:
     dataset = VocDataset(maskless, "val")
-    with pytest.raises(UserError, match="choice: expected some of colour, stability, classifier, otsu, got dice"):
-        choose_thresholds(network, dataset, FAST, ways=("colour", "dice"), progress=False)
+    with pytest.raises(UserError, match="criteria: expected some of colour, stability, classifier, otsu, got dice"):
+        choose_thresholds(network, dataset, FAST, criteria=("colour", "dice"), progress=False)
     with pytest.raises(ValueError, match="pictures: expected at least 1, got 0"):
         choose_thresholds(network, dataset, FAST, pictures=0, progress=False)
 

@@ -17,7 +17,7 @@ from rsepm_edu.multistage.run import Multistage, run_multistage
 from rsepm_edu.multistage.segmentation import SegmentationConfig, load_segmenter
 from rsepm_edu.multistage.stored import choose_stored_threshold
 from rsepm_edu.multistage.walk import WalkConfig
-from rsepm_edu.training.checkpoint import load_checkpoint, load_network
+from rsepm_edu.training.checkpoint import Checkpoint, load_checkpoint, load_network
 from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.loop import train
 
@@ -189,8 +189,7 @@ def test_every_setting_reaches_its_stage_unless_it_is_said_to_be_unused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     checkpoint, network = load_checkpoint(single), load_network(single)
-    monkeypatch.setattr(run_module, "load_checkpoint", lambda path: checkpoint)
-    monkeypatch.setattr(run_module, "load_network", lambda path: network)
+    monkeypatch.setattr(Checkpoint, "build_network", lambda self: network)
     monkeypatch.setattr(run_module, "claim", lambda folder, record: folder)
     calls: list[Any] = []
 
@@ -211,7 +210,7 @@ def test_every_setting_reaches_its_stage_unless_it_is_said_to_be_unused(
 
     def done(config: MultistageConfig) -> list[Any]:
         calls.clear()
-        run = Multistage(single, blind, tmp_path, config, device="cpu", progress=False)
+        run = Multistage(checkpoint, blind, tmp_path, config, device="cpu", progress=False)
         for crf in (False, True) if config.stages.crf else (False,):
             run.predictions("val", crf=crf)
         return list(calls)

@@ -22,7 +22,7 @@ from rsepm_edu.multistage.segmentation import (
     SegmentationConfig,
     is_segmenter,
     load_segmenter,
-    read_segmentation_config,
+    read_segmenter,
     segmentation_loss,
     train_segmenter,
 )
@@ -142,7 +142,7 @@ def test_a_run_leaves_settings_log_and_a_network_that_loads(
     again = load_segmenter(tmp_path / "last.pt")
     assert same_weights(network, again) and not again.training
     assert again.classes == VocDataset(creatures, "train").classes
-    assert is_segmenter(tmp_path / "last.pt") and read_segmentation_config(tmp_path / "last.pt") == config
+    assert is_segmenter(tmp_path / "last.pt") and read_segmenter(tmp_path / "last.pt")[1] == config
     assert not is_segmenter(tmp_path / "config.json") and not is_segmenter(tmp_path / "missing.pt")
 
 

@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 def made(**changes: Any) -> Estimate:
     values: dict[str, Any] = {
-        "pictures": 10_582, "steps": 6_600, "memory": 6_658_000_000, "memory_tried": None, "memory_there": None,
+        "pictures": 10_582, "steps": 6_600, "memory": 6_658_000_000, "memory_tried": None, "gpu_memory": None,
         "computing": 14_520.0, "reading": 600.0, "workers": 2,
     }  # fmt: skip
     return Estimate(**{**values, **changes})
@@ -30,7 +30,7 @@ def test_three_lines_tell_pictures_memory_and_time() -> None:
         "memory: about 6.2 GiB for a step, counted",
         "time: about 4 h 2 min, from a few steps tried: computing 4 h 2 min, reading 10 min meanwhile (2 workers)",
     ]
-    assert made(memory_tried=7_516_192_768, memory_there=15_843_721_216).lines()[1] == (
+    assert made(memory_tried=7_516_192_768, gpu_memory=15_843_721_216).lines()[1] == (
         "memory: about 6.2 GiB for a step, counted; 7.0 GiB in those tried, of 14.8 GiB"
     )
     assert made(computing=50.4, reading=30.0, workers=0, memory=50 * 2**20).lines()[1:] == [
@@ -68,7 +68,7 @@ def test_time_is_counted_for_the_phases_and_the_steps_that_are_left(
     assert (rest.steps, rest.computing, rest.reading) == (3, 3.0, 3.0)
     full = Phase(refine=True, mixing="epm")
     assert whole.memory == rest.memory == step_memory(tiny, trainer.network, full, torch.float32)
-    assert whole.memory_tried is None and whole.memory_there is None
+    assert whole.memory_tried is None and whole.gpu_memory is None
 
 
 def test_of_several_processes_one_tries_its_share_and_the_time_is_that_of_all(

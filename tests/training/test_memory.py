@@ -125,7 +125,7 @@ def test_the_count_follows_the_part_of_a_batch_and_the_precision(tiny: TrainConf
 
 
 def test_the_preset_for_a_t4_leaves_room_on_a_t4() -> None:
-    """Counted for the dearest phase, in fp16; what a GPU takes for itself must fit into the rest of 14.5 GB."""
+    """Counted for the costliest phase, in fp16; what a GPU takes for itself must fit into the rest of 14.5 GB."""
     config, full = preset("voc-t4", weights="none"), Phase(refine=True, mixing="epm")
     network = Trainer(config, tuple(f"class {k}" for k in range(20)), torch.device("meta")).network
     needed = step_memory(config, network, full, torch.float16)

@@ -13,19 +13,19 @@ from rsepm_edu.methods.cam import cam_from_features
 
 
 def tag_scores(features: Tensor, weight: Tensor) -> Tensor:
-    """BxK tag scores of features BxCxhxw for weight KxC: the mean of every map."""
+    """B×K tag scores of features B×C×h×w for weight K×C: the mean of every map."""
     return cam_from_features(features, weight).mean(dim=(2, 3))
 
 
 def merge_scales(cams: list[Tensor], mirrored: list[Tensor], size: tuple[int, int]) -> Tensor:
-    """BxKxHxW: maps of a picture and of its mirror image at several scales, in place and summed."""
+    """B×K×H×W: maps of a picture and of its mirror image at several scales, in place and summed."""
     in_place = cams + [cam.flip(-1) for cam in mirrored]
     maps = [F.interpolate(cam, size, mode="bilinear", align_corners=False) for cam in in_place]
     return torch.stack(maps).sum(dim=0)
 
 
 def iou_fp_fn(mask: Tensor, truth: Tensor) -> tuple[float, float, float]:
-    """IoU, FP and FN of one class: mask bool HxW, truth HxW of 0, 1 and 255 (void, not counted)."""
+    """IoU, FP and FN of one class: mask bool H×W, truth H×W of 0, 1 and 255 (void, not counted)."""
     counts = confusion_matrix(mask.long(), truth, num_labels=2)
     right, extra, missed = int(counts[1, 1]), int(counts[0, 1]), int(counts[1, 0])
     union = right + extra + missed

@@ -11,12 +11,12 @@ from rsepm_edu.methods.puzzle import merge, puzzle_loss
 
 
 def put_together(tiles: Tensor, parts: int) -> Tensor:
-    """BxKx(parts·h)x(parts·w) from (parts²·B)xKxhxw tiles in the order of `tile`; the sides divide."""
+    """B×K×(parts·h)×(parts·w) from (parts²·B)×K×h×w tiles in the order of `tile`; the sides divide."""
     return merge(tiles, size=(parts * tiles.shape[2], parts * tiles.shape[3]), parts=parts)
 
 
 def three_terms(cam: Tensor, merged: Tensor, tags: Tensor, alpha: float) -> Tensor:
-    """Puzzle-CAM's loss from the maps BxKxhxw of pictures and of their tiles, tags BxK and alpha."""
+    """Puzzle-CAM's loss from the maps B×K×h×w of pictures and of their tiles, tags B×K and alpha."""
     tag_losses = [F.multilabel_soft_margin_loss(maps.mean(dim=(2, 3)), tags) for maps in (cam, merged)]
     return tag_losses[0] + tag_losses[1] + alpha * puzzle_loss(cam, merged, tags)
 

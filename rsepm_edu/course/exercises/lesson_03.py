@@ -11,7 +11,7 @@ from rsepm_edu.methods.scg import correlated_map
 
 
 def agreement(features: Tensor, y: int, x: int) -> Tensor:
-    """hxw: cosine of every position of features Cxhxw with position (y, x)."""
+    """h×w: cosine of every position of features C×h×w with position (y, x)."""
     return F.cosine_similarity(features, features[:, y, x, None, None], dim=0)
 
 

@@ -13,13 +13,13 @@ DEFAULT_DILATIONS = (1, 2, 4, 8, 12, 24)
 
 
 def weights_at(image: Tensor, y: int, x: int, dilation: int, sigma: float) -> Tensor:
-    """The 8 affinities of pixel (y, x) of an image CxHxW to its neighbours at one dilation, row by row."""
+    """The 8 affinities of pixel (y, x) of an image C×H×W to its neighbours at one dilation, row by row."""
     offsets = [(dy * dilation, dx * dilation) for dy, dx in NEIGHBOURS]
     return colour_affinity(image[None], offsets, sigma=sigma)[0, :, y, x]
 
 
 def one_step(maps: Tensor, affinity: Tensor, offsets: Sequence[tuple[int, int]]) -> Tensor:
-    """One iteration on maps KxHxW with affinity NxHxW to the neighbours at N offsets (dy, dx)."""
+    """One iteration on maps K×H×W with affinity N×H×W to the neighbours at N offsets (dy, dx)."""
     height, width = maps.shape[1:]
     rows, columns = torch.arange(height), torch.arange(width)
     refined = torch.zeros_like(maps)

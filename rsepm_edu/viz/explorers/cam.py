@@ -21,10 +21,10 @@ def cam_explorer(
     """Explore the maps of one picture: choose a class, move the threshold, see the mask change.
 
     Args:
-        image: uint8 3xHxW.
-        cam: float KxHxW in [0, 1] (normalised by the caller), of the image's size.
+        image: uint8 3×H×W.
+        cam: float K×H×W in [0, 1] (normalised by the caller), of the image's size.
         names: the K class names. Classes whose map is zero everywhere are not offered.
-        truth: labels HxW (0 background, k + 1 for class k, 255 void); colours right, superfluous
+        truth: labels H×W (0 background, k + 1 for class k, 255 void); colours right, superfluous
             and missed pixels and shows the picture's IoU, FP and FN for the chosen class.
         threshold: where the slider starts, 0 to 1.
 

@@ -77,7 +77,7 @@ class Explorer(ABC):
 
 
 def enlarge(array: npt.NDArray[Any], *, smooth: bool = False) -> npt.NDArray[Any]:
-    """A picture HxWx3 uint8 or a mask HxW bool at a tile's size."""
+    """A picture H×W×3 uint8 or a mask H×W bool at a tile's size."""
     height, width = array.shape[:2]
     scale = TILE / max(height, width)
     method = Image.Resampling.BICUBIC if smooth or scale < 1 else Image.Resampling.NEAREST

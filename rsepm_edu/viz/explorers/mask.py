@@ -22,8 +22,8 @@ def mask_explorer(
     """Explore how a mask is scored: take the true mask of a class, move it, let it grow or shrink.
 
     Args:
-        image: uint8 3xHxW.
-        truth: labels HxW (0 background, k + 1 for class k, 255 void).
+        image: uint8 3×H×W.
+        truth: labels H×W (0 background, k + 1 for class k, 255 void).
         names: the K class names. Classes that the truth lacks are not offered.
         right, down, grow: where the sliders start, in pixels; negative: left, up, shrink.
 
@@ -58,7 +58,7 @@ class MaskExplorer(Explorer):
 
     @property
     def mask(self) -> Judged:
-        """The mask as it is now, bool HxW."""
+        """The mask as it is now, bool H×W."""
         true = self._truth == self.choice.value
         return grown(shifted(true, int(self.down.value), int(self.right.value)), int(self.grow.value))
 

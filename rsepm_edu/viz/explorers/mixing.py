@@ -41,7 +41,7 @@ def mixing_explorer(
 
     Args:
         samples: at least two pictures of one size, opened with their masks; the masks only judge.
-        maps: of the same names, (K+1)xHxW probabilities, background first, absent classes zero.
+        maps: of the same names, (K+1)×H×W probabilities, background first, absent classes zero.
         methods: name to a function mix(images, tags, maps, generator=...), see `rsepm_edu.methods.mixing`.
         names: the K class names.
         seed: where its slider starts, 0 to 30.

@@ -41,10 +41,10 @@ def pamr_explorer(
     """Explore what PAMR makes of the maps of one picture.
 
     Args:
-        image: uint8 3xHxW.
-        cam: float KxHxW in [0, 1] (normalised by the caller), of the image's size.
+        image: uint8 3×H×W.
+        cam: float K×H×W in [0, 1] (normalised by the caller), of the image's size.
         names: the K class names. Classes whose map is zero everywhere are not offered.
-        truth: labels HxW (0 background, k + 1 for class k, 255 void); colours right, superfluous
+        truth: labels H×W (0 background, k + 1 for class k, 255 void); colours right, superfluous
             and missed pixels and shows the picture's IoU, FP and FN for the chosen class.
         threshold: of both masks, before and after PAMR, 0 to 1.
 
@@ -105,7 +105,7 @@ class PamrExplorer(Explorer):
         )
 
     def refined(self) -> Tensor:
-        """1xKxhxw: the maps after PAMR with the controls as they are, not yet stretched."""
+        """1×K×h×w: the maps after PAMR with the controls as they are, not yet stretched."""
         states = self._states.setdefault((self.reach.value, self.sigma.value), {0: self._start})
         wanted = int(self.iterations.value)
         if wanted not in states:

@@ -33,7 +33,7 @@ def plane_explorer(
     Args:
         sweeps: method to its sweep over a set of pictures, all with the same thresholds.
         examples: class to the picture that is shown for it, opened with its mask.
-        seeds: method to class to the seed KxHxW in [0, 1] of that class's picture.
+        seeds: method to class to the seed K×H×W in [0, 1] of that class's picture.
         names: the K class names.
         threshold: where the slider starts, one of the sweeps' thresholds.
 

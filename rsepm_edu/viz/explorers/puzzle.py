@@ -42,9 +42,9 @@ def puzzle_explorer(
     """Explore the map of a picture beside the map of its tiles, and the loss that compares the two.
 
     Args:
-        image: uint8 3xHxW, at least 4 pixels high and wide.
+        image: uint8 3×H×W, at least 4 pixels high and wide.
         tags: K in {0, 1}; classes of tag 1 are offered.
-        networks: name to a function from normalised images Bx3xHxW to raw cams BxKxhxw; each is called once for every
+        networks: name to a function from normalised images B×3×H×W to raw cams B×K×h×w; each is called once for every
             number of tiles, when the explorer is made.
         names: the K class names.
         parts: tiles a side at the start, 1 to 4.

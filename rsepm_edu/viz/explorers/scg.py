@@ -26,15 +26,15 @@ def scg_explorer(
     """Explore the self-correlation of one picture: choose a pixel, see both orders as SCG uses them.
 
     Args:
-        image: uint8 3xHxW.
-        stages: name to features Cxhxw of that stage, any size.
-        truth: labels HxW (0 background, k + 1 for class k, 255 void); outlines the objects and says which share of the
+        image: uint8 3×H×W.
+        stages: name to features C×h×w of that stage, any size.
+        truth: labels H×W (0 background, k + 1 for class k, 255 void); outlines the objects and says which share of the
             correlation lies on the label of the chosen pixel.
         pixel: row and column where the sliders start; default: the middle.
         first_threshold: where its slider starts, 0 to 0.95.
 
     Raises:
-        ValueError: no stage, features that are not Cxhxw, a truth of another size, or a pixel outside of the picture.
+        ValueError: no stage, features that are not C×h×w, a truth of another size, or a pixel outside of the picture.
     """
     return ScgExplorer(image, stages, truth=truth, pixel=pixel, first_threshold=first_threshold)
 

@@ -40,11 +40,11 @@ def walk_explorer(
     """Explore what a dense CRF and a random walk make of the seed of one picture, side by side.
 
     Args:
-        image: uint8 3xHxW.
-        seed: float KxHxW in [0, 1], of the image's size.
-        edge: float hxw in [0, 1], where objects end; of any size.
+        image: uint8 3×H×W.
+        seed: float K×H×W in [0, 1], of the image's size.
+        edge: float h×w in [0, 1], where objects end; of any size.
         names: the K class names. Classes whose map is zero everywhere are not offered.
-        truth: labels HxW (0 background, k + 1 for class k, 255 void).
+        truth: labels H×W (0 background, k + 1 for class k, 255 void).
         before: threshold that makes the labels which the CRF refines.
         after: threshold of the walk's result.
 
@@ -119,7 +119,7 @@ class WalkExplorer(Explorer):
         )
 
     def refined(self) -> Tensor:
-        """1xHxW: the labels after the CRF."""
+        """1×H×W: the labels after the CRF."""
         state = int(self.iterations.value), float(self.colour_sigma.value)
         if state not in self._refined:
             present, numbered = self._labels.unique(return_inverse=True)  # time grows with the number of labels
@@ -131,7 +131,7 @@ class WalkExplorer(Explorer):
         return self._refined[state]
 
     def walked(self) -> Tensor:
-        """1xKxHxW: the seed after the walk, divided by its maximum."""
+        """1×K×H×W: the seed after the walk, divided by its maximum."""
         states = self._walked.setdefault(float(self.beta.value), {0: self._start})
         wanted = int(self.steps.value)
         if wanted not in states:
