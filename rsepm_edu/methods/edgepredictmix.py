@@ -13,7 +13,7 @@ classes of the picture above along.
 Our reading, where the sources are silent:
     * Canny sees the largest class score of each pixel, as an 8-bit image behind a Gaussian of 5×5, with the levels 10
       and 100 (both a habit of the authors) of the Sobel gradient, in which a straight step of g grey levels (of 255)
-      measures 4·g;
+      measures 2.5·g, behind the Gaussian;
     * of labels that are equally frequent in a component the smallest wins, so background before a class, void last;
     * an image's partner is drawn at random within the batch;
     * a class of the image below is still visible when a tenth of its labelled pixels is.
@@ -104,7 +104,7 @@ def majority_labels(regions: Tensor, labels: Tensor) -> Tensor:
     Returns:
         N×H×W int64; void in no region.
     """
-    count = int(regions.max()) + 1 if regions.numel() else 1
+    count = int(regions.max()) + 1
     first = torch.arange(len(regions), device=regions.device)[:, None, None] * count
     numbers = (regions + first).flatten()
     present, compact = labels.unique(return_inverse=True)  # a few labels of 256
