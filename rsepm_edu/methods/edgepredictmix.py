@@ -86,7 +86,8 @@ def edge_regions(maps: Tensor, *, low: int = 10, high: int = 100) -> Tensor:
             "EdgePredict needs OpenCV for Canny, and it cannot be imported "
             f"({error}); try: pip install opencv-python-headless"
         ) from error
-    planes = (maps.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    exact = maps.to(torch.promote_types(maps.dtype, torch.float32))  # half precision would round twice
+    planes = (exact.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
     regions = torch.zeros(maps.shape, dtype=torch.int32)
     for plane, result in zip(planes, regions.numpy(), strict=True):
         free = (cv2.Canny(cv2.GaussianBlur(plane, (5, 5), 0), low, high) == 0).astype("uint8")
