@@ -17,7 +17,7 @@ class Crops:
     """A transform with random draws that can be sent to another process."""
 
     def __call__(self, sample: Sample) -> tuple[str, torch.Tensor]:
-        image = training_transform(24)(sample["image"])
+        image = training_transform("zoom", 24, scale=(0.3, 1.0))(sample["image"])[0]
         return sample["name"], change_colours(image[None], draw_colours(0.2)[None])[0]
 
 
