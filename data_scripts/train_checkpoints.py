@@ -57,6 +57,7 @@ FOLDER = Path(__file__).parents[1] / "rsepm_edu" / "course" / "checkpoints"
 # steps find them earlier. The decoder is made as small as can be; it is neither trained nor kept.
 CAM = TrainConfig(
     method="cam",
+    mixing="none",
     split="train",
     backbone="creatures",
     weights="none",
@@ -71,6 +72,7 @@ CAM = TrainConfig(
     batch_size=16,
     ema_decay=0.99,
     size=96,
+    crop="zoom",
     scale=(0.5, 1.0),
     jitter=0.0,
     workers=0,

@@ -1,8 +1,8 @@
 """ClassMix: half of the predicted classes of one picture on another, cut along the prediction as it is.
 
 Olsson et al., "ClassMix: Segmentation-Based Data Augmentation for Semi-Supervised Learning", WACV 2021; its
-interface and what it shares with other methods are in ``methods.mixing``. EdgePredictMix is the same
-with refined masks.
+interface and what it shares with other methods are in ``methods.mixing``. EdgePredictMix pastes
+all classes, along refined masks.
 
 Our reading:
     * background is not among the classes that are drawn; half is rounded up;

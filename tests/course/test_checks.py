@@ -232,19 +232,18 @@ def quarrel_filter(seed, certain, uncertain, margin, behind=lambda gap, margin: 
     return mask
 
 
-def held(seed, mask, void_is_background=False):
-    classes, height, width = seed.shape
-    tall, wide = mask.shape[0] // height, mask.shape[1] // width
-    result = torch.zeros(classes + 1, height, width)
-    for y in range(height):
-        for x in range(width):
-            block = mask[y * tall : (y + 1) * tall, x * wide : (x + 1) * wide].flatten().tolist()
-            labelled = [label for label in block if label != 255]
-            result[-1, y, x] = len(labelled) / len(block)
-            total = len(block) if void_is_background else len(labelled)
-            for k in range(classes):
-                result[k, y, x] = seed[k, y, x] * labelled.count(k + 1) / max(1, total)
-    return result
+def rec_loss(cam, rs_map, tags, pick=statistics.fmean):
+    """One position after the other; each of the map's blocks is as large as the others."""
+    classes, height, width = cam.shape
+    tall, wide = rs_map.shape[1] // height, rs_map.shape[2] // width
+    differences = []
+    for k in (k for k in range(classes) if tags[k]):
+        peak = max(0.0, *cam[k].flatten().tolist()) + 1e-5
+        for y in range(height):
+            for x in range(width):
+                block = rs_map[k, y * tall : (y + 1) * tall, x * wide : (x + 1) * wide].flatten().tolist()
+                differences.append(abs(max(0.0, float(cam[k, y, x])) / peak - pick(block)))
+    return statistics.fmean(differences)
 
 
 def teacher_after(students, start, decay):
@@ -271,18 +270,21 @@ def strength(grey, weights=(1, 2, 1)):
     return result
 
 
-def arrival(inside, free, diagonal=False):
-    """From place to place, in the order of arrival."""
-    height, width = inside.shape
-    steps = torch.where(inside, 0, -1)
-    queue = inside.nonzero().tolist()
-    for y, x in queue:
-        for dy, dx in [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if diagonal or abs(dy) + abs(dx) == 1]:
-            v, u = y + dy, x + dx
-            if 0 <= v < height and 0 <= u < width and free[v, u] and steps[v, u] < 0:
-                steps[v, u] = steps[y, x] + 1
-                queue.append([v, u])
-    return steps
+def majority(regions, labels, ignored=()):
+    """Label by label from the smallest; only a greater count takes its place."""
+    height, width = regions.shape
+    places = [(y, x) for y in range(height) for x in range(width)]
+    result = torch.full((height, width), 255)
+    for number in sorted(set(regions.flatten().tolist()) - {0}):
+        inside = [(y, x) for y, x in places if regions[y, x] == number]
+        found = [int(labels[y, x]) for y, x in inside]
+        most, winner = 0, 255
+        for label in sorted(set(found) - set(ignored)):
+            if found.count(label) > most:
+                most, winner = found.count(label), label
+        for y, x in inside:
+            result[y, x] = winner
+    return result
 
 
 def share_left(mask_a, mask_b, chosen):
@@ -440,13 +442,13 @@ ANSWERS = {
     "05.class_points": class_points,
     "05.lowest_diagonal": lowest_diagonal,
     "05.sweep_points": sweep_points,
-    "06.held": held,
     "06.quarrel_filter": quarrel_filter,
+    "06.rec_loss": rec_loss,
     "06.teacher_after": teacher_after,
     "07.choose_half": choose_half,
     "07.saliency_weight": saliency_weight,
     "07.visible_tags": visible_tags,
-    "08.arrival": arrival,
+    "08.majority": majority,
     "08.share_left": share_left,
     "08.strength": strength,
     "09.balanced_loss": balanced_loss,
@@ -583,18 +585,18 @@ def test_a_wrong_answer_gets_one_friendly_line(answer, said, capsys):
         ("12.turned_pairs", lambda f, s: (f.argsort() != s.argsort()).sum()),
         ("12.dishonest_row", lambda c, r, f: r.argmax()),
         ("12.dishonest_row", lambda c, r, f: (r != c[:, f]).float().argmax()),
-        # Background made void too, ≤ for <, void counted as background, no weight of its own, start forgotten.
+        # Background made void too, ≤ for <, one pixel for the mean, absent classes too, start forgotten.
         ("06.quarrel_filter", lambda s, c, u, m: quarrel_filter(s, c, -1.0, m)),
         ("06.quarrel_filter", lambda s, c, u, m: quarrel_filter(s, c, u, m, behind=lambda g, m: g <= m)),
-        ("06.held", lambda s, m: held(s, m, void_is_background=True)),
-        ("06.held", lambda s, m: torch.cat([s, held(s, m)[-1:]])),
+        ("06.rec_loss", lambda c, r, t: rec_loss(c, r, t, pick=lambda block: block[0])),
+        ("06.rec_loss", lambda c, r, t: rec_loss(c, r, t + 1)),
         ("06.teacher_after", lambda s, t, d: teacher_after(s, s[0], d)),
         ("06.teacher_after", lambda s, t, d: teacher_after(s, t, 1 - d)),
-        # No weights 1, 2, 1; zeros beyond the border; diagonal steps; never = 0; all of A pasted; void of A pasted.
+        # No weights 1, 2, 1; zeros beyond the border; void not counted, edges too; all of A pasted; void of A pasted.
         ("08.strength", lambda g: strength(g, weights=(0, 4, 0))),
         ("08.strength", lambda g: strength(torch.nn.functional.pad(g, [1] * 4))[1:-1, 1:-1]),
-        ("08.arrival", lambda i, f: arrival(i, f, diagonal=True)),
-        ("08.arrival", lambda i, f: arrival(i, f).clamp(min=0)),
+        ("08.majority", lambda r, m: majority(r, m, ignored={255})),
+        ("08.majority", lambda r, m: majority(r + 1, m)),
         ("08.share_left", lambda a, b, c: share_left(a, b, c | True)),
         ("08.share_left", lambda a, b, c: share_left(torch.where(a == 255, 1 + c.int().argmax(), a), b, c)),
         # Beliefs for probabilities, no logarithm, no unary at all; ends left out, radius forgotten, radius included;

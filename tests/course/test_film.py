@@ -1,6 +1,5 @@
 import pytest
 import torch
-from rsepm_edu.training.losses import refine
 
 from rsepm_edu.course import film as module
 from rsepm_edu.course.film import Film, Frame, load_film, save_film, take_frame
@@ -9,6 +8,7 @@ from rsepm_edu.labels import VOID
 from rsepm_edu.methods.cam import normalize_cam
 from rsepm_edu.models.network import build_network
 from rsepm_edu.training.config import TrainConfig
+from rsepm_edu.training.step import Batch, refine
 
 TAGS = torch.tensor([[1.0, 0, 1], [0, 1, 0]])
 CONFIG = TrainConfig(pamr_stride=2, certain=0.55, uncertain=0.35)
@@ -31,10 +31,10 @@ def test_a_frame_is_what_the_network_says_and_what_recurseed_makes_of_it(network
     network.eval()
     with torch.no_grad():
         outputs = network(images)
-    refined = refine(CONFIG, images, outputs, TAGS)
+    refined = refine(CONFIG, Batch(images, TAGS, torch.ones(2, 1, 32, 40)), outputs)
     torch.testing.assert_close(frame.cam, normalize_cam(outputs.cam, TAGS))
-    torch.testing.assert_close(frame.seed, refined.seed)
-    torch.testing.assert_close(frame.refined_seed, refined.refined_seed)
+    torch.testing.assert_close(frame.scg_map, refined.scg_map)
+    torch.testing.assert_close(frame.rs_map, refined.rs_map)
     assert torch.equal(frame.pseudo_mask, refined.pseudo_mask) and frame.pseudo_mask.shape == (2, 16, 20)
     # The decoder's soft-max over background and the present classes alone.
     logits = torch.nn.functional.interpolate(outputs.seg_logits, (16, 20), mode="bilinear")
@@ -57,7 +57,7 @@ def test_a_film_is_read_as_it_was_written_up_to_rounding(tmp_path, network, imag
     for index, frame in enumerate(frames):
         read = film.frame(index)
         assert torch.equal(read.pseudo_mask, frame.pseudo_mask)
-        tolerances = {"cam": 0.5 / 255, "seed": 0.5 / 255, "refined_seed": 0.5 / 51, "probabilities": 1.01 / 51}
+        tolerances = {"cam": 0.5 / 255, "scg_map": 0.5 / 255, "rs_map": 0.5 / 51, "probabilities": 1.01 / 51}
         for name, tolerance in tolerances.items():
             torch.testing.assert_close(getattr(read, name), getattr(frame, name), rtol=0, atol=tolerance + 1e-6)
         torch.testing.assert_close(read.probabilities.sum(1), torch.ones(2, 16, 20), rtol=0, atol=1.01 / 51)
@@ -68,9 +68,9 @@ def test_the_shipped_film_fits_together():
     film = load_film()
     frames, pictures = len(film.epochs), len(film.tags)
     assert (frames, pictures) == (7, 6) and film.tags.sum(0).min() >= 1  # each class is in it
-    assert film.cam.shape == film.seed.shape == (frames, *film.tags.shape, 12, 12)
+    assert film.cam.shape == film.scg_map.shape == (frames, *film.tags.shape, 12, 12)
     assert film.pseudo_mask.shape == (frames, pictures, 48, 48)
-    assert film.refined_seed.shape == (frames, *film.tags.shape, 48, 48)
+    assert film.rs_map.shape == (frames, *film.tags.shape, 48, 48)
     assert film.probabilities.shape == (frames, pictures, film.tags.shape[1] + 1, 48, 48)
     shown = set(film.pseudo_mask.unique().tolist())
     assert {0, VOID} < shown <= {*range(film.tags.shape[1] + 1), VOID}

@@ -98,7 +98,7 @@ def test_an_unknown_name_is_one_clear_line():
 @pytest.mark.parametrize("method", ["puzzle", "rs"])
 def test_the_command_gives_what_its_record_says_and_the_same_bytes_again(method, tmp_path, creatures, monkeypatch):
     """The whole way of `make` on eight pictures; the shipped files took the same one on a thousand, for minutes."""
-    small = {"size": 64, "batch_size": 4, "epochs": 2, "seed_start": 1, "decoder_channels": 8, "decoder_rates": (1,)}
+    small = {"size": 64, "batch_size": 4, "epochs": 2, "rs_start": 1, "decoder_channels": 8, "decoder_rates": (1,)}
     name = {"puzzle": CREATURES_PUZZLE, "rs": CREATURES_RS}[method]
     config = replace(CONFIGS[name], **small)
     make = SCRIPT["make"]
@@ -166,4 +166,4 @@ def test_the_decoder_of_the_rs_network_finds_animals_and_the_film_ends_where_the
     ]
     inside, ground = (masks > 0) & (masks < 255), masks == 0
     assert animal[inside].mean() > 3 * animal[ground].mean()
-    assert film.epochs == tuple(range(CONFIGS[CREATURES_RS].seed_start, CONFIGS[CREATURES_RS].epochs + 1))
+    assert film.epochs == tuple(range(CONFIGS[CREATURES_RS].rs_start, CONFIGS[CREATURES_RS].epochs + 1))

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import Dataset
 
 from rsepm_edu.data.loading import EpochSampler, SeededDataset, batches_of, derive_seed, epoch_loader
-from rsepm_edu.data.transforms import change_colours, draw_colours, training_transform
+from rsepm_edu.data.transforms import change_colours, draw_colours, training_crop
 from rsepm_edu.data.voc import Sample, VocDataset
 from rsepm_edu.errors import UserError
 
@@ -17,7 +17,7 @@ class Crops:
     """A transform with random draws that can be sent to another process."""
 
     def __call__(self, sample: Sample) -> tuple[str, torch.Tensor]:
-        image = training_transform(24)(sample["image"])
+        image = training_crop("zoom", 24, scale=(0.3, 1.0))(sample["image"])[0]
         return sample["name"], change_colours(image[None], draw_colours(0.2)[None])[0]
 
 

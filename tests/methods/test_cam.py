@@ -1,8 +1,10 @@
+from math import exp, log
+
 import pytest
 import torch
 from torch import nn
 
-from rsepm_edu.methods.cam import cam_from_features, normalize_cam
+from rsepm_edu.methods.cam import cam_from_features, normalize_cam, tag_loss
 
 SIZES = [(1, 1, 1, 1, 1), (2, 3, 5, 4, 7), (3, 2, 1, 5, 1)]  # B, C, K, h, w
 
@@ -186,6 +188,36 @@ def test_maps_and_tags_that_do_not_go_together_are_refused():
         normalize_cam(torch.zeros(2, 3, 4, 4), torch.zeros(3, 2))
     with pytest.raises(TypeError, match=r"^cam: expected a floating dtype, got torch.int64$"):
         normalize_cam(torch.zeros(2, 3, 4, 4, dtype=torch.int64))
+
+
+def test_tag_loss_is_the_mean_binary_cross_entropy():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, 3, generator=generator, dtype=torch.float64)
+    for tags in (
+        (torch.rand(4, 3, generator=generator) < 0.5).double(),
+        torch.rand(4, 3, generator=generator).double(),
+    ):
+        total = 0.0
+        for logit, tag in zip(logits.flatten().tolist(), tags.flatten().tolist(), strict=True):
+            probability = 1 / (1 + exp(-logit))
+            total -= tag * log(probability) + (1 - tag) * log(1 - probability)
+        assert float(tag_loss(logits, tags)) == pytest.approx(total / 12, rel=1e-6)
+
+
+def test_tag_loss_of_a_fraction_is_least_at_that_probability():
+    logits = torch.linspace(-3, 3, 601)[:, None]
+    tags = torch.full((1, 1), 0.3)
+    values = torch.stack([tag_loss(logit[None], tags) for logit in logits])
+    probability = float(logits[int(values.argmin())].sigmoid())
+    assert probability == pytest.approx(0.3, abs=0.002)
+    assert float(values[300]) == pytest.approx(log(2))
+
+
+def test_tag_loss_of_low_precision_logits_is_computed_in_float32():
+    logits = torch.tensor([[9.0, -9.0]], dtype=torch.bfloat16)
+    loss = tag_loss(logits, torch.tensor([[1.0, 0.0]]))
+    assert loss.dtype == torch.float32
+    assert float(loss) == pytest.approx(log(1 + exp(-9.0)), rel=1e-4)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -1,4 +1,5 @@
 import sys
+from collections import Counter
 from fractions import Fraction
 
 import cv2
@@ -7,8 +8,14 @@ import pytest
 import torch
 
 from rsepm_edu.labels import VOID
-from rsepm_edu.methods.edgepredictmix import canny_edges, edge_predict, edge_predict_mix, meet
-from rsepm_edu.methods.mixing import choose_half, label_counts, partners
+from rsepm_edu.methods.edgepredictmix import (
+    edge_predict,
+    edge_predict_and_mix,
+    edge_predict_mix,
+    edge_regions,
+    majority_labels,
+)
+from rsepm_edu.methods.mixing import label_counts, partners
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
@@ -17,7 +24,7 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def smooth_probabilities(*, batch=2, classes=3, size=(24, 31), seed=0, dtype=torch.float64):
+def smooth_maps(*, batch=2, classes=3, size=(24, 31), seed=0, dtype=torch.float64):
     """Blobs with soft and with hard borders: certain inside, certain outside, an uncertain zone with edges in it."""
     draw = np.random.default_rng(seed)
     y, x = np.mgrid[: size[0], : size[1]]
@@ -28,263 +35,328 @@ def smooth_probabilities(*, batch=2, classes=3, size=(24, 31), seed=0, dtype=tor
             distance = np.hypot(y - centre[0], (x - centre[1]) * draw.uniform(0.7, 1.4))
             hard = (x > centre[1]) * draw.uniform(0, 2.5)  # a straight border through the blob
             logits[b, k + 1] = 4.5 * (1 - distance / radius) - hard - 1 + 0.05 * draw.standard_normal(size)
-    probabilities = torch.from_numpy(logits).softmax(dim=1)
+    maps = torch.from_numpy(logits).softmax(dim=1)
     tags = torch.ones(batch, classes, dtype=torch.float64)
     tags[torch.arange(batch), torch.arange(batch) % classes] = 0
-    return probabilities.to(dtype), tags
+    return maps.to(dtype), tags
 
 
-def neighbours(place, size):
-    y, x = place
-    for v, u in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
-        if 0 <= v < size[0] and 0 <= u < size[1]:
-            yield v, u
+def naive_edges(plane, low=10, high=100):
+    """OpenCV's own edges of a map of numbers, as a list of rows."""
+    picture = np.array([[round(min(1.0, max(0.0, value)) * 255) for value in row] for row in plane], dtype=np.uint8)
+    return (cv2.Canny(cv2.GaussianBlur(picture, (5, 5), 0), low, high) > 0).tolist()
 
 
-def naive_meet(inside, outside, free, steps):
-    """Two fronts as sets of pixels that go from frontier to frontier; returns the two regions as sets."""
-
-    def places(plane):
-        return {(int(y), int(x)) for y, x in plane.nonzero().tolist()}
-
-    size = tuple(free.shape)
-    regions = [places(inside), places(outside)]
-    frontiers = [set(region) for region in regions]
-    open_pixels = places(free)
-    for _ in range(steps):
-        reached = [
-            {place for origin in frontier for place in neighbours(origin, size)} & open_pixels for frontier in frontiers
-        ]
-        tie = reached[0] & reached[1]
-        frontiers = [reached[0] - tie, reached[1] - tie]
-        for region, frontier in zip(regions, frontiers, strict=True):
-            region |= frontier
-        open_pixels -= reached[0] | reached[1]
+def flood(edges):
+    """The sets of places that hang together where there is no edge, filled from pixel to pixel."""
+    height, width = len(edges), len(edges[0])
+    left = {(y, x) for y in range(height) for x in range(width) if not edges[y][x]}
+    regions = []
+    while left:
+        open_places = [min(left)]
+        left.remove(open_places[0])
+        region = set(open_places)
+        while open_places:
+            y, x = open_places.pop()
+            for place in {(y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)} & left:
+                left.remove(place)
+                region.add(place)
+                open_places.append(place)
+        regions.append(region)
     return regions
 
 
-def naive_edge_predict(probabilities, tags, *, certain=0.55, uncertain=0.10, low=20, high=60, steps=32):
-    batch, labels, height, width = probabilities.shape
-    result = torch.zeros(batch, height, width, dtype=torch.int64)
+def majority(labels):
+    """The most frequent of some labels, of equally many the smallest."""
+    counted = Counter(labels)
+    return min(label for label, count in counted.items() if count == max(counted.values()))
+
+
+def naive_certain(scores, certain, uncertain):
+    if max(scores) >= certain:
+        return 1 + scores.index(max(scores))
+    return 0 if max(scores) <= uncertain else VOID
+
+
+def naive_edge_predict(maps, tags, *, certain=0.55, uncertain=0.10, low=10, high=100):
+    batch, _, height, width = maps.shape
+    result = torch.full((batch, height, width), VOID)
     for b in range(batch):
-        regions = {}
-        for k in range(labels - 1):
-            if float(tags[b, k]) == 0:
-                continue
-            plane = probabilities[b, k + 1]
-            edges = cv2.Canny(np.rint(plane.numpy() * 255).astype(np.uint8), low, high) > 0
-            inside, outside = plane >= certain, plane <= uncertain
-            free = ~inside & ~outside & ~torch.from_numpy(edges)
-            regions[k] = naive_meet(inside, outside, free, steps)
+        shown = [
+            [[float(maps[b, k + 1, y, x]) * bool(tags[b, k]) for k in range(tags.shape[1])] for x in range(width)]
+            for y in range(height)
+        ]
+        labels = [[naive_certain(scores, certain, uncertain) for scores in row] for row in shown]
+        edges = naive_edges([[max(scores) for scores in row] for row in shown], low, high)
+        for region in flood(edges):
+            most = majority(labels[y][x] for y, x in region)
+            for y, x in region:
+                result[b, y, x] = most if labels[y][x] == VOID else labels[y][x]
         for y in range(height):
             for x in range(width):
-                claims = [(float(probabilities[b, k + 1, y, x]), k) for k, r in regions.items() if (y, x) in r[0]]
-                if claims:
-                    result[b, y, x] = max(claims)[1] + 1
-                elif all((y, x) in r[1] for r in regions.values()):
-                    result[b, y, x] = 0
-                else:
-                    result[b, y, x] = VOID
+                if edges[y][x]:
+                    result[b, y, x] = labels[y][x] if labels[y][x] != 0 else VOID
     return result
 
 
-def rows(*lines):
-    """A plane from a drawing: '#' is true."""
-    return torch.tensor([[[mark == "#" for mark in line] for line in lines]])
+def random_regions(*, batch=3, size=(7, 9), most=5, seed=0):
+    """Numbers from 0 (in no region), each map with another many of them, and labels with ties and much void."""
+    source = generator(seed)
+    highest = torch.randint(0, most + 1, (batch, 1, 1), generator=source)
+    regions = (torch.rand(batch, *size, generator=source) * (highest + 1)).long()
+    labels = torch.tensor([0, 1, 2, 20, VOID])[torch.randint(0, 5, (batch, *size), generator=source)]
+    return regions, labels
 
 
-# meet
+def both(scores):
+    """Maps with a background from the scores of one class."""
+    return torch.stack([1 - scores, scores], dim=1)
 
 
-def test_fronts_meet_in_the_middle_and_a_tie_belongs_to_nobody():
-    inside, outside, free = rows("#......"), rows("......#"), rows(".#####.")
-    result = meet(inside, outside, free, steps=32)
-    assert torch.equal(result[0], rows("###....")) and torch.equal(result[1], rows("....###"))
-    inside, outside, free = rows("#....."), rows(".....#"), rows(".####.")
-    result = meet(inside, outside, free, steps=32)
-    assert torch.equal(result[0], rows("###...")) and torch.equal(result[1], rows("...###"))
+# edge_regions
 
 
-def test_no_front_walks_through_a_tie():
-    inside, outside, free = rows("#..", "...", "..."), rows("..#", "...", "..."), rows(".#.", ".#.", "###")
-    result = meet(inside, outside, free, steps=32)
-    # Both reach the head of the corridor at once; nobody goes on from there.
-    assert torch.equal(result[0], inside) and torch.equal(result[1], outside)
+@pytest.mark.parametrize("levels", [{}, {"low": 5, "high": 30}, {"low": 200, "high": 400}])
+@pytest.mark.parametrize("size", [(24, 31), (31, 24), (9, 12), (5, 1), (1, 1)])
+def test_regions_are_what_a_flood_fill_finds_between_the_edges_of_opencv(size, levels):
+    maps = smooth_maps(size=size)[0].flatten(0, 1)
+    regions = edge_regions(maps, **levels)
+    assert regions.dtype == torch.int64 and regions.shape == maps.shape
+    for plane, numbers in zip(maps.tolist(), regions.tolist(), strict=True):
+        edges = naive_edges(plane, **levels)
+        found: dict[int, set[tuple[int, int]]] = {}
+        for y in range(size[0]):
+            for x in range(size[1]):
+                assert (numbers[y][x] == 0) == edges[y][x]
+                if numbers[y][x]:
+                    found.setdefault(numbers[y][x], set()).add((y, x))
+        wanted = flood(edges)
+        assert sorted(found) == list(range(1, len(wanted) + 1)), "numbered from 1 without a gap"
+        assert sorted(map(sorted, found.values())) == sorted(map(sorted, wanted))
 
 
-def test_fronts_stop_at_edges_and_do_not_slip_through_diagonals():
-    inside = rows("#....", ".....", ".....", ".....", ".....")
-    free = rows(".###.", "###.#", "##.##", "#.###", ".####")  # the other diagonal is an edge
-    result, _ = meet(inside, torch.zeros_like(inside), free, steps=32)
-    assert torch.equal(result, rows("####.", "###..", "##...", "#....", "....."))
+def test_the_levels_and_the_map_decide_on_the_edges():
+    maps = smooth_maps()[0][:, 1:].flatten(0, 1)
+    regions = edge_regions(maps)
+    assert (regions == 0).any() and int(regions.max()) >= 2
+    assert not torch.equal(regions, edge_regions(maps, low=100, high=400))
+    assert (edge_regions(maps, low=5000, high=5000) == 1).all(), "without an edge all is one region"
 
 
-@pytest.mark.parametrize("steps", [0, 1, 3])
-def test_fronts_walk_at_most_so_many_steps(steps):
-    inside, free = rows("#......"), rows(".######")
-    result, _ = meet(inside, torch.zeros_like(inside), free, steps=steps)
-    assert int(result.sum()) == 1 + steps
+def test_regions_that_touch_by_a_corner_are_two(monkeypatch):
+    drawn = np.array([[0, 0, 255], [0, 255, 0], [255, 0, 0]], dtype=np.uint8)
+    monkeypatch.setattr(cv2, "Canny", lambda *_: drawn)
+    assert edge_regions(torch.zeros(1, 3, 3)).tolist() == [[[1, 1, 0], [1, 0, 2], [0, 2, 2]]]
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 9), (11, 14)])
-def test_meet_equals_the_naive_walk(size):
-    kinds = torch.multinomial(
-        torch.tensor([0.05, 0.05, 0.65, 0.25]), 8 * size[0] * size[1], True, generator=generator()
-    )
-    kinds = kinds.reshape(8, *size)
-    planes = [kinds == kind for kind in range(3)]
-    copies = [plane.clone() for plane in planes]
-    for steps in (1, 4, 32):
-        results = meet(*planes, steps=steps)
-        for n in range(8):
-            wanted = naive_meet(*(plane[n] for plane in planes), steps)
-            for result, region in zip(results, wanted, strict=True):
-                assert {tuple(place) for place in result[n].nonzero().tolist()} == region
-    assert all(torch.equal(a, b) for a, b in zip(planes, copies, strict=True))
+@pytest.mark.parametrize(("step", "edge"), [(36, False), (44, True)])
+def test_a_step_of_many_grey_levels_is_an_edge_and_one_of_few_is_none(step, edge):
+    """Smoothed by (1, 4, 6, 4, 1) / 16, a step of g grey levels has a Sobel gradient of 4·g · (6 + 4) / 16 = 2.5·g."""
+    maps = torch.zeros(1, 12, 12)
+    maps[:, :, 6:] = step / 255
+    assert bool((edge_regions(maps) == 0).any()) == edge
 
 
-# canny_edges
-
-
-@pytest.mark.parametrize("size", [(24, 31), (5, 1), (1, 1)])
-def test_edges_are_those_of_opencv_on_the_8_bit_map(size):
-    maps = smooth_probabilities(size=size)[0].flatten(0, 1)
-    edges = canny_edges(maps, low=20, high=60)
-    assert edges.dtype == torch.bool and edges.shape == maps.shape
-    for plane, result in zip(maps.numpy(), edges.numpy(), strict=True):
-        assert np.array_equal(result, cv2.Canny(np.rint(plane * 255).astype(np.uint8), 20, 60) > 0)
-    if size == (24, 31):
-        assert edges.any() and not torch.equal(edges, canny_edges(maps, low=100, high=200))
-
-
-def test_values_outside_0_to_1_are_cut_off_and_no_map_is_no_edge():
+def test_values_outside_0_to_1_are_cut_off_and_no_map_is_no_region():
     maps = torch.full((1, 9, 12), -0.2)
     maps[:, :, 6:] = 1.3
-    assert torch.equal(canny_edges(maps), canny_edges(maps.clamp(0, 1)))
-    assert canny_edges(maps).any()
-    assert canny_edges(maps[:0]).shape == (0, 9, 12)
+    regions = edge_regions(maps)
+    assert torch.equal(regions, edge_regions(maps.clamp(0, 1)))
+    assert int(regions.max()) == 2 and (regions == 0).any()
+    assert edge_regions(maps[:0]).shape == (0, 9, 12)
 
 
 def test_a_missing_opencv_is_explained(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(RuntimeError, match="^EdgePredict needs OpenCV for Canny, .*opencv-python-headless$"):
-        canny_edges(torch.zeros(1, 4, 4))
+        edge_regions(torch.zeros(1, 4, 4))
+
+
+# majority_labels
+
+
+@pytest.mark.parametrize("size", [(7, 9), (1, 5), (1, 1), (3, 4)])
+def test_majority_labels_equal_naive_counting(size):
+    ties = void = 0
+    for seed in range(12):
+        regions, labels = random_regions(size=size, seed=seed)
+        result = majority_labels(regions, labels)
+        assert result.dtype == torch.int64 and result.shape == labels.shape
+        for numbers, given, got in zip(regions.tolist(), labels.tolist(), result.tolist(), strict=True):
+            groups: dict[int, list[int]] = {}
+            for y, row in enumerate(numbers):
+                for x, number in enumerate(row):
+                    groups.setdefault(number, []).append(given[y][x])
+            for y, row in enumerate(numbers):
+                for x, number in enumerate(row):
+                    assert got[y][x] == (majority(groups[number]) if number else VOID)
+            frequent = [Counter(group).most_common(2) for number, group in groups.items() if number]
+            ties += sum(len(two) == 2 and two[0][1] == two[1][1] for two in frequent)
+            void += sum(majority(group) == VOID for number, group in groups.items() if number)
+    assert size == (1, 1) or (ties and void)
+
+
+@pytest.mark.parametrize(
+    ("labels", "wanted"),
+    [
+        ([0, 1, 1, VOID], 1),
+        ([VOID, VOID, VOID, 1, 1], VOID),  # void counts like any other
+        ([2, 1, 1, 2], 1),  # of equally many the smallest: a class before another,
+        ([1, 0, 0, 1], 0),  # background before a class
+        ([VOID, 20, 20, VOID], 20),  # and void last
+    ],
+)
+def test_majorities_by_hand(labels, wanted):
+    row = torch.tensor([[labels]])
+    assert majority_labels(torch.ones_like(row), row).tolist() == [[[wanted] * len(labels)]]
+
+
+def test_a_region_of_one_map_is_not_that_of_another_and_edges_are_in_none():
+    regions = torch.tensor([[[1, 1, 0, 2]], [[0, 1, 1, 1]]])
+    labels = torch.tensor([[[3, 3, 3, 0]], [[3, 5, 5, 3]]])
+    assert majority_labels(regions, labels).tolist() == [[[3, 3, VOID, 0]], [[VOID, 5, 5, 5]]]
 
 
 # edge_predict
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("settings", [{}, {"steps": 1}, {"certain": 0.8, "uncertain": 0.02, "low": 5, "high": 30}])
-def test_edge_predict_equals_the_naive_walk(seed, settings):
-    probabilities, tags = smooth_probabilities(seed=seed)
-    mask = edge_predict(probabilities, tags, **settings)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"certain": 0.8, "uncertain": 0.02}, {"low": 5, "high": 30}, {"certain": 0.3, "low": 150, "high": 300}],
+)
+def test_edge_predict_equals_the_naive_loops(seed, settings):
+    maps, tags = smooth_maps(seed=seed)
+    mask = edge_predict(maps, tags, **settings)
     assert mask.dtype == torch.int64
-    assert torch.equal(mask, naive_edge_predict(probabilities, tags, **settings))
+    assert torch.equal(mask, naive_edge_predict(maps, tags, **settings))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (9, 5)])
 @pytest.mark.parametrize("classes", [1, 4])
-def test_odd_sizes_equal_the_naive_walk(size, classes):
-    probabilities, tags = smooth_probabilities(size=size, classes=classes, batch=3)
-    assert torch.equal(edge_predict(probabilities, tags), naive_edge_predict(probabilities, tags))
+def test_odd_sizes_equal_the_naive_loops(size, classes):
+    maps, tags = smooth_maps(size=size, classes=classes, batch=3)
+    assert torch.equal(edge_predict(maps, tags), naive_edge_predict(maps, tags))
 
 
-def test_the_cases_hold_edges_in_the_uncertain_zone_that_decide():
-    changed = void = 0
+def test_the_cases_hold_all_that_edge_predict_decides():
+    filled = emptied = left = kept = absent = 0
     for seed in range(4):
-        probabilities, tags = smooth_probabilities(seed=seed)
-        scores = probabilities[:, 1:]
-        between = (scores > 0.10) & (scores < 0.55) & (tags[:, :, None, None] > 0)
-        edges = canny_edges(scores.flatten(0, 1)).view_as(scores)
-        assert (edges & between).any()
-        mask = edge_predict(probabilities, tags)
+        maps, tags = smooth_maps(seed=seed)
+        shown = maps[:, 1:] * tags[:, :, None, None]
+        best, number = shown.max(dim=1)
+        edge, mask = edge_regions(best) == 0, edge_predict(maps, tags)
         assert set(mask.unique().tolist()) == {0, 1, 2, 3, VOID}
-        changed += int((mask != edge_predict(probabilities, tags, low=5000, high=5000)).sum())
-        void += int((mask == VOID).sum())
-    assert changed > 20 and void > 20
+        between = (best > 0.10) & (best < 0.55)
+        filled += int(((mask > 0) & (mask != VOID) & between).sum())
+        left += int(((mask == VOID) & between & ~edge).sum())
+        emptied += int(((mask == VOID) & edge & (best <= 0.10)).sum())
+        kept += int(((mask == number + 1) & edge & (best >= 0.55)).sum())
+        absent += int(((maps[:, 1:] - shown).amax(dim=1) > 0.55).sum())
+    assert min(filled, left, emptied, kept, absent) > 0, (filled, left, emptied, kept, absent)
 
 
-def test_a_step_in_the_uncertain_zone_is_where_the_object_ends():
-    profile = torch.cat([torch.full((4,), 0.9), torch.full((5,), 0.5), torch.linspace(0.15, 0.09, 10)])
-    scores = profile.expand(1, 1, 12, 19)
-    probabilities = torch.cat([1 - scores, scores], dim=1)
-    edges = canny_edges(scores[0])[0, 6].tolist()
-    assert [x for x in range(4, 18) if edges[x]] == [9], "one edge in the uncertain zone, where 0.5 falls to 0.15"
-    mask = edge_predict(probabilities, torch.ones(1, 1))
-    assert mask[0, 6].tolist() == [1] * 9 + [VOID] + [0] * 9
-    # Without edges the fronts meet half-way between the two certain parts, here in one pixel.
-    mask = edge_predict(probabilities, torch.ones(1, 1), low=5000, high=5000)
-    assert mask[0, 6].tolist() == [1] * 10 + [VOID] + [0] * 8
+def test_the_uncertain_part_goes_to_the_majority_of_its_side_of_the_edge():
+    scores = torch.tensor([0.56] * 4 + [0.5] * 3 + [0.15] * 2 + [0.05] * 10, dtype=torch.float64).expand(1, 12, 19)
+    assert (edge_regions(scores)[0, 6] == 0).nonzero().flatten().tolist() == [7], "where 0.5 falls to 0.15"
+    mask = edge_predict(both(scores), torch.ones(1, 1))
+    assert mask[0, 6].tolist() == [1] * 7 + [VOID] + [0] * 11
+    # Without edges all is one region, in which background has the majority; what is certain stays.
+    mask = edge_predict(both(scores), torch.ones(1, 1), low=5000, high=5000)
+    assert mask[0, 6].tolist() == [1] * 4 + [0] * 15
+
+
+def test_a_region_that_is_mostly_uncertain_stays_void():
+    scores = torch.tensor([0.6] * 3 + [0.5] * 5 + [0.58] * 1, dtype=torch.float64).expand(1, 8, 9)
+    mask = edge_predict(both(scores), torch.ones(1, 1))
+    assert mask[0, 4].tolist() == [1] * 3 + [VOID] * 5 + [1]
+
+
+def test_on_an_edge_background_becomes_void_and_a_certain_class_stays(monkeypatch):
+    edges = torch.tensor([[[1, 0, 0, 0, 2]]])
+    monkeypatch.setattr("rsepm_edu.methods.edgepredictmix.edge_regions", lambda *_, **__: edges)
+    scores = torch.tensor([[[0.9, 0.9, 0.3, 0.0, 0.0]]])
+    assert edge_predict(both(scores), torch.ones(1, 1)).tolist() == [[[1, 1, VOID, VOID, 0]]]
+
+
+def test_canny_sees_the_largest_score_of_present_classes_alone(monkeypatch):
+    seen = []
+    real = edge_regions
+
+    def spy(maps, **levels):
+        seen.append((maps, levels))
+        return real(maps, **levels)
+
+    monkeypatch.setattr("rsepm_edu.methods.edgepredictmix.edge_regions", spy)
+    maps, tags = smooth_maps()
+    edge_predict(maps, tags)
+    [(planes, levels)] = seen
+    assert levels == {"low": 10, "high": 100}
+    for b in range(2):
+        present = [k + 1 for k in range(3) if tags[b, k]]
+        assert torch.equal(planes[b], maps[b, present].amax(dim=0))
 
 
 def test_exact_thresholds_are_certain():
-    scores = torch.tensor([0.55, 0.10], dtype=torch.float64).reshape(1, 1, 1, 2)
-    mask = edge_predict(torch.cat([1 - scores, scores], dim=1), torch.ones(1, 1), steps=0)
-    assert mask.tolist() == [[[1, 0]]]
-
-
-def test_the_most_probable_claim_wins_and_a_rejection_must_be_unanimous():
-    scores = torch.tensor([[0.6, 0.3, 0.05], [0.7, 0.05, 0.05]]).reshape(1, 2, 1, 3)
-    mask = edge_predict(torch.cat([torch.zeros(1, 1, 1, 3), scores], dim=1), torch.ones(1, 2), steps=0)
-    assert mask.tolist() == [[[2, VOID, 0]]]
+    scores = torch.tensor([0.55, 0.10], dtype=torch.float64).reshape(1, 1, 2)
+    assert edge_predict(both(scores), torch.ones(1, 1), low=5000, high=5000).tolist() == [[[1, 0]]]
 
 
 def test_absent_classes_never_appear_and_no_tags_mean_background():
-    probabilities, tags = smooth_probabilities(batch=3)
-    mask = edge_predict(probabilities, tags)
+    maps, tags = smooth_maps(batch=3)
+    mask = edge_predict(maps, tags)
     for b in range(3):
         assert b + 1 not in mask[b]
-    assert not edge_predict(probabilities, torch.zeros_like(tags)).any()
-    alone = edge_predict(probabilities, torch.tensor([[1.0, 0, 0], [0, 0, 0], [0, 1, 1]]))
+    assert not edge_predict(maps, torch.zeros_like(tags)).any()
+    alone = edge_predict(maps, torch.tensor([[1.0, 0, 0], [0, 0, 0], [0, 1, 1]]))
     assert set(alone[0].unique().tolist()) <= {0, 1, VOID} and not alone[1].any()
 
 
 def test_a_batch_is_its_pictures_one_by_one():
-    probabilities, tags = smooth_probabilities(batch=3)
-    singles = [edge_predict(probabilities[b : b + 1], tags[b : b + 1]) for b in range(3)]
-    assert torch.equal(edge_predict(probabilities, tags), torch.cat(singles))
+    maps, tags = smooth_maps(batch=3)
+    singles = [edge_predict(maps[b : b + 1], tags[b : b + 1]) for b in range(3)]
+    assert torch.equal(edge_predict(maps, tags), torch.cat(singles))
 
 
 def test_edge_predict_follows_the_order_of_the_classes():
-    probabilities, tags = smooth_probabilities()
+    maps, tags = smooth_maps()
     order = [2, 0, 1]
     renamed = torch.arange(256)
     renamed[1:4] = torch.tensor([order.index(k) + 1 for k in range(3)])
-    shuffled = edge_predict(probabilities[:, [0, *(k + 1 for k in order)]], tags[:, order])
-    assert torch.equal(shuffled, renamed[edge_predict(probabilities, tags)])
+    shuffled = edge_predict(maps[:, [0, *(k + 1 for k in order)]], tags[:, order])
+    assert torch.equal(shuffled, renamed[edge_predict(maps, tags)])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_float_type_gives_nearly_the_same_mask(dtype):
-    probabilities, tags = smooth_probabilities(dtype=dtype)
-    mask = edge_predict(probabilities, tags.bool())
+    maps, tags = smooth_maps(dtype=dtype)
+    mask = edge_predict(maps, tags.bool())
     assert mask.dtype == torch.int64
-    wanted = naive_edge_predict(smooth_probabilities()[0], tags)
+    wanted = naive_edge_predict(smooth_maps()[0], tags)
     share = float((mask == wanted).double().mean())
     assert share == 1 if dtype in (torch.float64, torch.float32) else share > 0.97
 
 
 def test_edge_predict_carries_no_gradient_and_leaves_its_inputs_alone():
-    probabilities, tags = smooth_probabilities()
-    copies = probabilities.clone(), tags.clone()
-    assert not edge_predict(probabilities.requires_grad_(), tags).requires_grad
-    assert torch.equal(probabilities, copies[0]) and torch.equal(tags, copies[1])
+    maps, tags = smooth_maps()
+    copies = maps.clone(), tags.clone()
+    assert not edge_predict(maps.requires_grad_(), tags).requires_grad
+    assert torch.equal(maps, copies[0]) and torch.equal(tags, copies[1])
 
 
 def test_edge_predict_refuses_what_it_cannot_use():
-    probabilities, tags = smooth_probabilities()
-    with pytest.raises(ValueError, match=r"^probabilities: expected BxCxhxw, got shape \(4, 24, 31\)$"):
-        edge_predict(probabilities[0], tags)
-    with pytest.raises(TypeError, match="^probabilities: expected a floating dtype, got torch.int64$"):
-        edge_predict(probabilities.long(), tags)
+    maps, tags = smooth_maps()
+    with pytest.raises(ValueError, match=r"^maps: expected BxCxhxw, got shape \(4, 24, 31\)$"):
+        edge_predict(maps[0], tags)
+    with pytest.raises(TypeError, match="^maps: expected a floating dtype, got torch.int64$"):
+        edge_predict(maps.long(), tags)
     # K + 1 maps for K tags: maps without a background are one too few
     with pytest.raises(ValueError, match=r"^tags: expected BxK = \(2, 2\), got shape \(2, 3\)$"):
-        edge_predict(probabilities[:, 1:], tags)
+        edge_predict(maps[:, 1:], tags)
     for certain, uncertain in [(0.1, 0.1), (1.5, 0.1), (0.5, -0.1)]:
         message = f"^expected 0 <= uncertain < certain <= 1, got uncertain={uncertain}, certain={certain}$"
         with pytest.raises(ValueError, match=message):
-            edge_predict(probabilities, tags, certain=certain, uncertain=uncertain)
+            edge_predict(maps, tags, certain=certain, uncertain=uncertain)
 
 
 # edge_predict_mix
@@ -304,35 +376,32 @@ def mixing_case(*, batch=5, classes=6, size=(9, 11), seed=0, dtype=torch.float64
 
 
 def naive_mix(images, tags, masks, *, seed, min_visible="0.1"):
-    """Pixel by pixel, with the partners and the choice that the same generator gives."""
-    source = generator(seed)
+    """Pixel by pixel, with the partners that the same generator gives."""
     batch, classes = tags.shape
-    below = partners(batch, generator=source).tolist()
-    shown = torch.tensor([[(masks[b] == k + 1).any() for k in range(classes)] for b in range(batch)])
-    chosen = choose_half(shown, generator=source).tolist()
+    height, width = masks.shape[1:]
+    below = partners(batch, generator=generator(seed)).tolist()
     mixed_images, mixed_masks, mixed_tags = images.clone(), masks.clone(), torch.zeros_like(tags)
+    source = torch.zeros_like(masks)
     for b, other in enumerate(below):
         for y in range(masks.shape[1]):
             for x in range(masks.shape[2]):
-                label = int(masks[b, y, x])
-                pasted = label not in (0, VOID) and chosen[b][label - 1]
-                origin = b if pasted else other
+                origin = b if int(masks[b, y, x]) not in (0, VOID) else other
+                source[b, y, x] = (origin * height + y) * width + x
                 mixed_masks[b, y, x] = masks[origin, y, x]
                 mixed_images[b, :, y, x] = images[origin, :, y, x]
         for k in range(classes):
-            if chosen[b][k]:
+            if (masks[b] == k + 1).any():
                 mixed_tags[b, k] = 1
             elif tags[other, k]:
                 before = int((masks[other] == k + 1).sum())
                 # Of the class's pixels below, how many are still there; those pasted on top do not count.
                 after = sum(
-                    int(masks[other, y, x]) == k + 1
-                    and not (int(masks[b, y, x]) not in (0, VOID) and chosen[b][int(masks[b, y, x]) - 1])
-                    for y in range(masks.shape[1])
-                    for x in range(masks.shape[2])
+                    int(masks[other, y, x]) == k + 1 and int(masks[b, y, x]) in (0, VOID)
+                    for y in range(height)
+                    for x in range(width)
                 )
                 mixed_tags[b, k] = float(before == 0 or Fraction(after, before) >= Fraction(min_visible))
-    return mixed_images, mixed_tags, mixed_masks
+    return mixed_images, mixed_tags, mixed_masks, source
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -387,6 +456,18 @@ def test_a_tag_without_a_labelled_pixel_is_kept():
     assert mixed.tags[0].tolist() == [1.0, 1.0]
 
 
+def test_every_class_that_is_shown_is_pasted():
+    masks = torch.zeros(2, 1, 8, dtype=torch.int64)
+    masks[0, 0] = torch.tensor([0, 1, 2, 3, 3, VOID, 0, 1])
+    images = torch.stack([torch.full((3, 1, 8), 0.25), torch.full((3, 1, 8), 0.75)])
+    tags = torch.tensor([[1.0, 1, 1, 1], [0, 0, 0, 1]])
+    for seed in range(5):
+        mixed = edge_predict_mix(images, tags, masks, generator=generator(seed))
+        assert mixed.pseudo_masks[0, 0].tolist() == [0, 1, 2, 3, 3, 0, 0, 1]
+        assert (mixed.images[0, 0, 0] == 0.25).tolist() == [False, *[True] * 4, False, False, True]
+        assert mixed.tags[0].tolist() == [1.0, 1.0, 1.0, 1.0]  # the fourth is that of the picture below
+
+
 def test_void_is_not_pasted_and_void_below_stays_void():
     images, tags, masks = two_pictures(20)
     masks[0, 0, 10:25] = VOID
@@ -428,7 +509,7 @@ def test_images_and_tags_keep_their_types(dtype):
     images, tags, masks = mixing_case(dtype=dtype)
     wanted = edge_predict_mix(images.double(), tags, masks, generator=generator())
     mixed = edge_predict_mix(images, tags.to(dtype), masks, generator=generator())
-    assert (mixed.images.dtype, mixed.tags.dtype, mixed.pseudo_masks.dtype) == (dtype, dtype, torch.int64)
+    assert [part.dtype for part in mixed] == [dtype, dtype, torch.int64, torch.int64]
     for result, other in zip(mixed, wanted, strict=True):
         assert torch.equal(result.double(), other.double())
 
@@ -444,11 +525,25 @@ def test_mixing_refuses_what_does_not_go_together():
             edge_predict_mix(images, wrong, masks, generator=generator())
 
 
+# edge_predict_and_mix
+
+
+def test_by_the_common_interface_the_masks_of_edge_predict_are_mixed():
+    maps, tags = smooth_maps(batch=4)
+    images = torch.rand(4, 3, *maps.shape[2:], generator=generator())
+    settings = {"certain": 0.7, "uncertain": 0.05}
+    mixed = edge_predict_and_mix(images, tags, maps, generator=generator(2), **settings)
+    wanted = naive_mix(images, tags, naive_edge_predict(maps, tags, **settings), seed=2)
+    for result, other in zip(mixed, wanted, strict=True):
+        assert torch.equal(result, other)
+    assert not torch.equal(mixed.pseudo_masks, edge_predict_and_mix(images, tags, maps, generator=generator(2))[2])
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_the_gpu_gives_the_same():
-    probabilities, tags = smooth_probabilities()
-    mask = edge_predict(probabilities.cuda(), tags.cuda())
-    assert mask.is_cuda and torch.equal(mask.cpu(), edge_predict(probabilities, tags))
+    maps, tags = smooth_maps()
+    mask = edge_predict(maps.cuda(), tags.cuda())
+    assert mask.is_cuda and torch.equal(mask.cpu(), edge_predict(maps, tags))
     case = mixing_case()
     mixed = edge_predict_mix(*(tensor.cuda() for tensor in case), generator=generator())
     for a, b in zip(mixed, edge_predict_mix(*case, generator=generator()), strict=True):

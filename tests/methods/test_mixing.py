@@ -7,8 +7,18 @@ from rsepm_edu.labels import VOID
 from rsepm_edu.methods.cda import context_decoupling
 from rsepm_edu.methods.classmix import class_mix
 from rsepm_edu.methods.cutmix import cut_mix
-from rsepm_edu.methods.edgepredictmix import epm
-from rsepm_edu.methods.mixing import choose_half, choose_one, label_counts, partners
+from rsepm_edu.methods.edgepredictmix import edge_predict, edge_predict_and_mix
+from rsepm_edu.methods.mixing import (
+    Mixed,
+    choose_half,
+    choose_one,
+    label_counts,
+    mix_maps,
+    partners,
+    paste_classes,
+    paste_region,
+)
+from rsepm_edu.methods.recurseed import conditional_filter
 from rsepm_edu.methods.saliency_grafting import saliency_grafting
 
 
@@ -148,10 +158,107 @@ def test_one_present_class_of_each_row_is_drawn_each_about_as_often():
     assert not choose_one(torch.zeros(3, 4, dtype=torch.bool), generator=generator()).any()
 
 
+# where each pixel comes from
+
+
+def random_batch(*, batch=3, size=(6, 7), seed=0):
+    source = generator(seed)
+    images = torch.rand(batch, 3, *size, generator=source)
+    tags = (torch.rand(batch, 3, generator=source) < 0.5).float()
+    masks = torch.tensor([0, 1, 2, 3, VOID])[torch.randint(0, 5, (batch, *size), generator=source)]
+    return images, tags, masks
+
+
+def naive_origin(number, size):
+    """Picture, row and column of a pixel that is counted picture by picture and row by row."""
+    picture, rest = divmod(number, size[0] * size[1])
+    return (picture, *divmod(rest, size[1]))
+
+
+def test_an_unmixed_batch_is_its_own_source():
+    images, tags, masks = random_batch()
+    batch = Mixed.unmixed(images, tags, masks)
+    assert batch.images is images and batch.tags is tags and batch.pseudo_masks is masks
+    assert batch.source.dtype == torch.int64
+    for b in range(3):
+        for y in range(6):
+            for x in range(7):
+                assert naive_origin(int(batch.source[b, y, x]), (6, 7)) == (b, y, x)
+
+
+def test_rows_are_chosen_in_every_field():
+    batch = Mixed.unmixed(*random_batch())
+    chosen = batch.rows(torch.tensor([2, 0, 2, 1]))
+    for field, wanted in zip(chosen, batch, strict=True):
+        assert torch.equal(field, torch.stack([wanted[b] for b in (2, 0, 2, 1)]))
+
+
+def test_what_is_pasted_brings_its_source_along():
+    batch = Mixed.unmixed(*random_batch())
+    below = batch.rows(torch.tensor([1, 2, 0]))
+    chosen = torch.tensor([[True, False, False], [False, True, True], [False, False, False]])
+    region = torch.rand(3, 6, 7, generator=generator(5)) < 0.4
+    by_class, by_region = paste_classes(batch, below, chosen), paste_region(batch, below, region, torch.zeros(3))
+    for b, other in enumerate((1, 2, 0)):
+        for y in range(6):
+            for x in range(7):
+                label = int(batch.pseudo_masks[b, y, x])
+                pasted = label not in (0, VOID) and bool(chosen[b, label - 1])
+                origin = b if pasted else other
+                assert naive_origin(int(by_class.source[b, y, x]), (6, 7)) == (origin, y, x)
+                origin = b if region[b, y, x] else other
+                assert naive_origin(int(by_region.source[b, y, x]), (6, 7)) == (origin, y, x)
+
+
+def naive_mix_maps(maps, source):
+    """Each position takes the value where the pixel in its middle came from."""
+    count, channels, rows, columns = maps.shape
+    height, width = source.shape[1:]
+    result = torch.zeros_like(maps)
+    for b in range(count):
+        for y in range(rows):
+            for x in range(columns):
+                middle = int(height * (y + 0.5) / rows), int(width * (x + 0.5) / columns)
+                picture, v, u = naive_origin(int(source[b][middle]), (height, width))
+                for c in range(channels):
+                    result[b, c, y, x] = maps[picture, c, int(v / (height / rows)), int(u / (width / columns))]
+    return result
+
+
+@pytest.mark.parametrize("size", [(12, 16), (6, 8), (3, 4), (1, 1), (5, 7), (11, 3)])
+@pytest.mark.parametrize("scattered", [False, True])
+def test_mix_maps_equals_the_naive_loops(size, scattered):
+    maps = torch.rand(3, 2, *size, generator=generator())
+    pixels = 3 * 12 * 16
+    if scattered:
+        source = torch.randint(0, pixels, (3, 12, 16), generator=generator(1))
+    else:  # as most methods mix: from the same place of one picture or the other
+        batch = Mixed.unmixed(torch.zeros(3, 3, 12, 16), torch.zeros(3, 1), torch.zeros(3, 12, 16, dtype=torch.int64))
+        region = torch.rand(3, 12, 16, generator=generator(2)) < 0.5
+        source = torch.where(region, batch.source, batch.source.roll(1, 0))
+    mixed = mix_maps(maps, source)
+    assert torch.equal(mixed, naive_mix_maps(maps, source))
+    if size == (12, 16):  # exact: whatever the place
+        flat = maps.transpose(0, 1).reshape(2, -1)
+        assert torch.equal(mixed, flat[:, source].transpose(0, 1))
+
+
+@pytest.mark.parametrize("size", [(12, 16), (5, 7), (3, 4)])
+def test_maps_of_an_unmixed_batch_stay_as_they_are(size):
+    maps = torch.rand(2, 3, *size, generator=generator())
+    assert torch.equal(mix_maps(maps, torch.arange(2 * 12 * 16).view(2, 12, 16)), maps)
+
+
+def test_maps_of_another_batch_are_refused():
+    source = torch.arange(2 * 12 * 16).view(2, 12, 16)
+    with pytest.raises(ValueError, match=r"^maps: expected BxCxhxw, B = 2 as in the source, got \(3, 1, 6, 8\)$"):
+        mix_maps(torch.zeros(3, 1, 6, 8), source)
+
+
 # the one interface of all methods
 
 
-MIXERS = [cut_mix, saliency_grafting, context_decoupling, class_mix, epm]
+MIXERS = [cut_mix, saliency_grafting, context_decoupling, class_mix, edge_predict_and_mix]
 every_mixer = pytest.mark.parametrize("mixer", MIXERS, ids=lambda mixer: mixer.__name__)
 
 
@@ -160,12 +267,42 @@ def test_the_result_has_the_shapes_and_types_of_what_came(mixer, probability_cas
     images, tags, maps = probability_case()
     for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
         mixed = mixer(images.to(dtype), tags.to(dtype), maps.float(), generator=generator())
-        assert [part.shape for part in mixed] == [images.shape, tags.shape, (4, 11, 14)]
-        assert [part.dtype for part in mixed] == [dtype, dtype, torch.int64]
+        assert [part.shape for part in mixed] == [images.shape, tags.shape, (4, 11, 14), (4, 11, 14)]
+        assert [part.dtype for part in mixed] == [dtype, dtype, torch.int64, torch.int64]
         assert float(mixed.tags.min()) >= 0 and float(mixed.tags.max()) <= 1
         wanted = mixer(images, tags, maps.float(), generator=generator())
         assert torch.equal(mixed.images, wanted.images.to(dtype))
         torch.testing.assert_close(mixed.tags, wanted.tags.to(dtype), rtol=0.01, atol=0.01)
+
+
+@every_mixer
+def test_every_pixel_is_that_of_its_source(mixer, probability_case):
+    foreign = 0
+    for seed in range(4):
+        images, tags, maps = probability_case(batch=3, seed=seed)
+        settings = {} if mixer is class_mix else {"certain": 0.4}
+        mixed = mixer(images, tags, maps, generator=generator(seed), **settings)
+        if mixer is class_mix:
+            masks = maps.argmax(dim=1)
+        elif mixer is edge_predict_and_mix:
+            masks = edge_predict(maps, tags, certain=0.4)
+        else:
+            masks = conditional_filter(maps[:, 1:], certain=0.4)
+        below = partners(3, generator=generator(seed)).tolist()
+        for b in range(3):
+            seen = set()
+            for y in range(11):
+                for x in range(14):
+                    picture, v, u = naive_origin(int(mixed.source[b, y, x]), (11, 14))
+                    seen.add(picture)
+                    assert torch.equal(mixed.images[b, :, y, x], images[picture, :, v, u])
+                    assert int(mixed.pseudo_masks[b, y, x]) == int(masks[picture, v, u])
+                    assert (v, u) == (y, x) or (mixer is context_decoupling and picture == b)
+            assert seen <= {b, below[b]}
+            foreign += len(seen) == 2
+        # the picture itself as a map is mixed like the picture
+        assert torch.equal(mix_maps(images, mixed.source), mixed.images)
+    assert foreign >= 2, "some pictures hold parts of two"
 
 
 @every_mixer
@@ -253,4 +390,5 @@ def test_the_gpu_mixes_the_same(mixer, probability_case):
     assert all(part.is_cuda for part in mixed)
     assert torch.equal(mixed.images.cpu(), wanted.images)
     assert torch.equal(mixed.pseudo_masks.cpu(), wanted.pseudo_masks)
+    assert torch.equal(mixed.source.cpu(), wanted.source)
     torch.testing.assert_close(mixed.tags.cpu(), wanted.tags)

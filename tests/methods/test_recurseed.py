@@ -8,13 +8,20 @@ from PIL import Image
 from rsepm_edu.labels import VOID
 from rsepm_edu.methods.cam import normalize_cam
 from rsepm_edu.methods.pamr import pamr
-from rsepm_edu.methods.recurseed import cam_loss, class_shares, conditional_filter, decoder_loss, hold_seed, recur_seed
+from rsepm_edu.methods.recurseed import (
+    cam_loss,
+    conditional_filter,
+    decoder_loss,
+    pamr_at,
+    rec_counts,
+    recur_seed,
+)
 from rsepm_edu.methods.scg import scg
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
 
-def random_seed(*, batch=2, classes=3, size=(5, 7), seed=0, dtype=torch.float64):
+def random_maps(*, batch=2, classes=3, size=(5, 7), seed=0, dtype=torch.float64):
     """Scores in twentieths, so that many equal 0.55, 0.10 and one another."""
     generator = torch.Generator().manual_seed(seed)
     scores = torch.randint(0, 21, (batch, classes, *size), generator=generator)
@@ -40,13 +47,13 @@ def random_mask(*, batch=2, labels=4, size=(4, 5), seed=0, void=0.3):
     return mask
 
 
-def naive_filter(seed, certain, uncertain):
-    batch, classes, height, width = seed.shape
+def naive_filter(maps, certain, uncertain):
+    batch, classes, height, width = maps.shape
     result = torch.zeros(batch, height, width, dtype=torch.int64)
     for b in range(batch):
         for y in range(height):
             for x in range(width):
-                scores = [float(seed[b, k, y, x]) for k in range(classes)]
+                scores = [float(maps[b, k, y, x]) for k in range(classes)]
                 best = max(scores)
                 if best >= certain:
                     result[b, y, x] = scores.index(best) + 1
@@ -57,75 +64,30 @@ def naive_filter(seed, certain, uncertain):
     return result
 
 
-def naive_shares(masks, classes, size):
-    """Count labels at up to four by four evenly spaced pixels of each position."""
-    shares, known = torch.zeros(len(masks), classes, *size), torch.zeros(len(masks), 1, *size)
-    steps = [max(1, n // (4 * m)) for n, m in zip(masks.shape[1:], size, strict=True)]
-    samples = [list(range(step // 2, n, step)) for n, step in zip(masks.shape[1:], steps, strict=True)]
-    for b in range(len(masks)):
-        for y in range(size[0]):
-            for x in range(size[1]):
-                spans = []
-                for at, axis in ((y, 0), (x, 1)):
-                    count = len(samples[axis])
-                    spans.append(
-                        samples[axis][math.floor(at * count / size[axis]) : math.ceil((at + 1) * count / size[axis])]
-                    )
-                labels = [int(masks[b, i, j]) for i in spans[0] for j in spans[1]]
-                labelled = [label for label in labels if label != VOID]
-                known[b, 0, y, x] = len(labelled) / len(labels)
-                for k in range(classes):
-                    shares[b, k, y, x] = labelled.count(k + 1) / max(1, len(labelled))
-    return shares, known
+def span(index, fine, coarse):
+    """The fine positions, of a side of `fine`, that a position of a side of `coarse` covers, also in part."""
+    return range(index * fine // coarse, -(-(index + 1) * fine // coarse))
 
 
-@pytest.mark.parametrize(
-    ("height", "width", "size"), [(8, 12, (2, 3)), (4, 4, (4, 4)), (32, 48, (2, 3)), (33, 50, (4, 3)), (9, 9, (4, 4))]
-)
-def test_class_shares_count_labels(height, width, size):
-    labels = torch.tensor([0, 1, 2, 3, VOID])
-    generator = torch.Generator().manual_seed(0)
-    masks = labels[torch.randint(0, 5, (2, height, width), generator=generator)]
-    masks[0, : height // 2, : width // 2] = VOID  # whole positions of which nothing is known
-    wanted_shares, wanted_known = naive_shares(masks, 3, size)
-    shares, known = class_shares(masks, 3, size)
-    torch.testing.assert_close(known, wanted_known)
-    torch.testing.assert_close(shares, wanted_shares)
-
-
-def test_hold_seed_keeps_a_seed_within_its_mask():
-    seed, mask = random_seed(size=(4, 5)), random_mask(size=(16, 20))
-    mask[0, :4, :4] = VOID  # a position of which nothing is known
-    mask[1, :4, :4] = 0  # and one that is background
-    shares, known = naive_shares(mask, 3, (4, 5))
-    target, weight = hold_seed(seed, mask)
-    assert torch.equal(weight, known) and weight[0, 0, 0, 0] == 0 and weight[1, 0, 0, 0] == 1
-    assert (target[1, :, 0, 0] == 0).all()
-    for b in range(2):
-        for k in range(3):
-            for y in range(4):
-                for x in range(5):
-                    wanted = float(seed[b, k, y, x]) * float(shares[b, k, y, x])
-                    assert float(target[b, k, y, x]) == pytest.approx(wanted, rel=1e-5)
-
-
-def test_a_map_that_covers_the_picture_is_pulled_back_where_the_mask_says_background():
-    cam = torch.ones(1, 1, 2, 2, dtype=torch.float64, requires_grad=True)
-    mask = torch.tensor([[[1, 0], [VOID, 0]]])
-    target, weight = hold_seed(torch.ones(1, 1, 2, 2, dtype=torch.float64), mask)
-    loss = cam_loss(cam, target, torch.ones(1, 1), weight)
-    assert float(loss.detach()) == pytest.approx(2 / 3, rel=1e-4)  # wrong at two of the three positions that count
-    loss.backward()
-    assert cam.grad[0, 0, 0, 1] > 0 and cam.grad[0, 0, 1, 1] > 0
-
-
-def test_hold_seed_rejects_a_mask_of_another_batch():
-    with pytest.raises(ValueError, match=r"pseudo_mask: expected BxHxW, B = 2, got shape \(1, 4, 5\)"):
-        hold_seed(random_seed(), random_mask(batch=1))
+def naive_average(maps, size):
+    """Averaged to a coarser size, as adaptive pooling does it."""
+    result = torch.zeros(*maps.shape[:2], *size, dtype=torch.float64)
+    for b in range(maps.shape[0]):
+        for k in range(maps.shape[1]):
+            for y in range(size[0]):
+                for x in range(size[1]):
+                    values = [
+                        float(maps[b, k, v, u])
+                        for v in span(y, maps.shape[2], size[0])
+                        for u in span(x, maps.shape[3], size[1])
+                    ]
+                    result[b, k, y, x] = sum(values) / len(values)
+    return result
 
 
 def naive_cam_loss(cam, target, tags, weight=None):
     total = count = 0.0
+    target = naive_average(target, cam.shape[2:])
     for b, maps in enumerate(cam.double().tolist()):
         for k, rows in enumerate(maps):
             highest = max(max(0.0, value) for row in rows for value in row)
@@ -155,12 +117,12 @@ def naive_decoder_loss(seg_logits, mask):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("thresholds", [(0.55, 0.10), (1.0, 0.0), (0.35, 0.30)])
 def test_conditional_filter_equals_the_naive_loops(dtype, thresholds):
-    seed = random_seed(dtype=dtype)
+    maps = random_maps(dtype=dtype)
     # as this type knows the numbers: in half precision 0.55 is not quite 0.55, but still equal to itself
     limits = [float(torch.tensor(value, dtype=dtype)) for value in thresholds]
-    mask = conditional_filter(seed, certain=thresholds[0], uncertain=thresholds[1])
+    mask = conditional_filter(maps, certain=thresholds[0], uncertain=thresholds[1])
     assert mask.dtype == torch.int64
-    assert torch.equal(mask, naive_filter(seed, *limits))
+    assert torch.equal(mask, naive_filter(maps, *limits))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -171,44 +133,44 @@ def test_a_score_at_a_threshold_counts_and_the_next_number_is_void(dtype):
         above = torch.nextafter(uncertain, torch.ones_like(uncertain))
     else:
         below, above = certain - 0.01, uncertain + 0.01
-    seed = torch.stack([certain, below, above, uncertain]).reshape(1, 1, 1, 4)
-    assert conditional_filter(seed).tolist() == [[[1, VOID, VOID, 0]]]
+    maps = torch.stack([certain, below, above, uncertain]).reshape(1, 1, 1, 4)
+    assert conditional_filter(maps).tolist() == [[[1, VOID, VOID, 0]]]
 
 
 def test_the_cases_hold_every_label_thresholds_and_ties():
-    seed = random_seed()
-    assert set(conditional_filter(seed).unique().tolist()) == {0, 1, 2, 3, VOID}
-    best = seed.amax(dim=1)
+    maps = random_maps()
+    assert set(conditional_filter(maps).unique().tolist()) == {0, 1, 2, 3, VOID}
+    best = maps.amax(dim=1)
     assert (best == 0.55).any() and (best == 0.10).any()
-    assert ((seed == best[:, None]).sum(1)[best >= 0.55] > 1).any()
+    assert ((maps == best[:, None]).sum(1)[best >= 0.55] > 1).any()
 
 
 def test_filter_of_a_batch_is_that_of_its_pictures():
-    seed = random_seed(batch=3)
-    singles = [conditional_filter(seed[b : b + 1]) for b in range(3)]
-    assert torch.equal(conditional_filter(seed), torch.cat(singles))
+    maps = random_maps(batch=3)
+    singles = [conditional_filter(maps[b : b + 1]) for b in range(3)]
+    assert torch.equal(conditional_filter(maps), torch.cat(singles))
 
 
 def test_filter_follows_the_order_of_the_classes():
     generator = torch.Generator().manual_seed(0)
-    seed = torch.rand(2, 3, 5, 7, generator=generator)  # no ties
+    maps = torch.rand(2, 3, 5, 7, generator=generator)  # no ties
     order = [2, 0, 1]
     renamed = torch.arange(256)
     renamed[1:4] = torch.tensor([order.index(k) + 1 for k in range(3)])
-    assert torch.equal(conditional_filter(seed[:, order]), renamed[conditional_filter(seed)])
+    assert torch.equal(conditional_filter(maps[:, order]), renamed[conditional_filter(maps)])
 
 
 @pytest.mark.parametrize(("certain", "uncertain"), [(0.1, 0.1), (0.1, 0.5), (1.1, 0.1), (0.5, -0.1)])
 def test_filter_refuses_thresholds_out_of_order(certain, uncertain):
     message = rf"^expected 0 <= uncertain < certain <= 1, got uncertain={uncertain}, certain={certain}$"
     with pytest.raises(ValueError, match=message):
-        conditional_filter(random_seed(), certain=certain, uncertain=uncertain)
+        conditional_filter(random_maps(), certain=certain, uncertain=uncertain)
 
 
 def test_filter_refuses_other_shapes_and_types():
-    with pytest.raises(ValueError, match=r"^seed: expected BxCxhxw, got shape \(3, 5, 7\)$"):
-        conditional_filter(random_seed()[0])
-    with pytest.raises(TypeError, match="^seed: expected a floating dtype, got torch.int64$"):
+    with pytest.raises(ValueError, match=r"^maps: expected BxCxhxw, got shape \(3, 5, 7\)$"):
+        conditional_filter(random_maps()[0])
+    with pytest.raises(TypeError, match="^maps: expected a floating dtype, got torch.int64$"):
         conditional_filter(torch.zeros(1, 2, 3, 3, dtype=torch.int64))
 
 
@@ -238,13 +200,13 @@ def test_recur_seed_is_scg_then_pamr_then_the_filter(size):
     result = recur_seed(images, features, cam, tags, size=size, certain=0.6, uncertain=0.2)
     size = size or (12, 16)
 
-    seed = scg(features, normalize_cam(cam, tags), tags)
-    assert torch.equal(result.seed, seed)
+    scg_map = scg(features, normalize_cam(cam, tags), tags)
+    assert torch.equal(result.scg_map, scg_map)
     # Pillow works in float32
-    spread = pamr(pillow_resize(images, size), pillow_resize(seed, size))
+    spread = pamr(pillow_resize(images, size), pillow_resize(scg_map, size))
     highest = spread.amax(dim=(2, 3), keepdim=True)
-    torch.testing.assert_close(result.refined_seed, spread / (highest + 1e-5), rtol=0, atol=1e-4)
-    wanted = conditional_filter(result.refined_seed, certain=0.6, uncertain=0.2)
+    torch.testing.assert_close(result.rs_map, spread / (highest + 1e-5), rtol=0, atol=1e-4)
+    wanted = conditional_filter(result.rs_map, certain=0.6, uncertain=0.2)
     assert torch.equal(result.pseudo_mask, wanted)
     assert set(wanted.unique().tolist()) >= {0, VOID} and ((wanted > 0) & (wanted < VOID)).any()
 
@@ -254,20 +216,20 @@ def test_recur_seed_passes_every_stage_and_the_threshold_on(settings):
     images, features, cam, tags = recursion_case()
     stages = (features[:, :2], features[:, 2:])
     wanted = scg(stages, normalize_cam(cam, tags), tags, **settings)
-    assert torch.equal(recur_seed(images, stages, cam, tags, **settings).seed, wanted)
+    assert torch.equal(recur_seed(images, stages, cam, tags, **settings).scg_map, wanted)
     assert not settings or not torch.equal(wanted, scg(stages, normalize_cam(cam, tags), tags))
 
 
 def test_recur_seed_keeps_absent_classes_out():
     images, features, cam, tags = recursion_case()
     result = recur_seed(images, features, cam, tags)
-    for maps in (result.seed, result.refined_seed):
+    for maps in (result.scg_map, result.rs_map):
         assert not maps[tags == 0].any() and maps[tags > 0].any()
     for b in range(2):
         allowed = {0, VOID} | {k + 1 for k in range(3) if tags[b, k]}
         assert set(result.pseudo_mask[b].unique().tolist()) <= allowed
     nothing = recur_seed(images, features, cam, torch.zeros_like(tags))
-    assert not nothing.seed.any() and not nothing.pseudo_mask.any()
+    assert not nothing.scg_map.any() and not nothing.pseudo_mask.any()
 
 
 def test_targets_carry_no_gradient():
@@ -283,7 +245,7 @@ def test_recur_seed_works_in_at_least_single_precision(dtype):
     images, features, cam, tags = recursion_case(dtype)
     result = recur_seed(images, features, cam, tags.to(dtype))
     exact = torch.float64 if dtype == torch.float64 else torch.float32
-    assert result.seed.dtype == result.refined_seed.dtype == exact
+    assert result.scg_map.dtype == result.rs_map.dtype == exact
     assert result.pseudo_mask.dtype == torch.int64
     wanted = recur_seed(images.double(), features.double(), cam.double(), tags)
     for a, b in zip(result[:2], wanted[:2], strict=True):
@@ -308,20 +270,77 @@ def test_recur_seed_refuses_what_does_not_go_together():
         recur_seed(images, features, cam, tags[:, :2])
 
 
-# cam_loss
+@pytest.mark.parametrize("size", [(6, 8), (5, 11), (24, 20)])
+def test_pamr_at_averages_the_image_and_resizes_the_maps(size):
+    images, _, cam, _ = recursion_case()
+    maps = cam.sigmoid()
+    wanted = pamr(pillow_resize(images, size), pillow_resize(maps, size))
+    result = pamr_at(images, maps, size)
+    assert result.shape == (2, 3, *size)
+    torch.testing.assert_close(result, wanted, rtol=0, atol=1e-4)
+    with pytest.raises(ValueError, match=r"^maps: expected BxCxhxw, got shape \(3, 3, 4\)$"):
+        pamr_at(images, maps[0], size)
 
 
+# cam_loss and rec_counts
+
+
+@pytest.mark.parametrize("size", [(4, 5), (8, 10), (7, 13), (9, 5), (3, 2)])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_cam_loss_equals_the_naive_loops(weighted):
-    cam, target, tags = random_scores(), random_seed(size=(4, 5)), random_tags()
+def test_cam_loss_equals_the_naive_loops(size, weighted):
+    cam, target, tags = random_scores(), random_maps(size=size), random_tags()
     weight = torch.rand(2, 1, 4, 5, generator=torch.Generator().manual_seed(1)) if weighted else None
     loss = cam_loss(cam, target, tags, weight)
     assert loss.shape == () and 0 < float(loss) < 1
     assert float(loss) == pytest.approx(naive_cam_loss(cam, target, tags, weight), abs=1e-9)
 
 
+def test_a_finer_target_by_hand():
+    cam = torch.tensor([[[[1.0, 1.0]]]], dtype=torch.float64)
+    target = torch.tensor([[[[0.0, 1.0, 0.25, 0.25], [1.0, 1.0, 0.75, 0.75]]]], dtype=torch.float64)
+    loss = cam_loss(cam, target, torch.ones(1, 1))
+    assert float(loss) == pytest.approx((0.25 + 0.5) / 2, abs=1e-4)  # means of 0.75 and 0.5 against 1 and 1
+
+
+def test_fractions_of_tags_weigh_their_classes():
+    cam, target = random_scores(), random_maps(size=(8, 10))
+    tags = torch.tensor([[0.25, 0.0, 1.0], [0.0, 0.5, 0.0]])
+    weight = torch.rand(2, 1, 4, 5, generator=torch.Generator().manual_seed(2))
+    loss = cam_loss(cam, target, tags, weight)
+    # a tag of 1/4 still shows its class in full
+    assert float(loss) == pytest.approx(naive_cam_loss(cam, target, tags, weight), abs=1e-7)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_rec_counts_are_what_the_loss_is_a_mean_over(weighted):
+    cam, target = random_scores(), random_maps(size=(4, 5))
+    tags = torch.tensor([[0.25, 0.0, 1.0], [0.0, 0.5, 0.0]], dtype=torch.float64)
+    weight = torch.rand(2, 1, 4, 5, generator=torch.Generator().manual_seed(1)).double() if weighted else None
+    counts = rec_counts(tags, cam, weight)
+    assert counts.shape == cam.shape
+    for b in range(2):
+        for k in range(3):
+            for y in range(4):
+                for x in range(5):
+                    share = 1.0 if weight is None else float(weight[b, 0, y, x])
+                    assert float(counts[b, k, y, x]) == pytest.approx(float(tags[b, k]) * share, abs=1e-12)
+    difference = float(((normalize_cam(cam) - target).abs() * counts).sum())
+    assert float(cam_loss(cam, target, tags, weight)) == pytest.approx(difference / float(counts.sum()), abs=1e-9)
+    with pytest.raises(ValueError, match=r"^weight: expected Bx1xhxw = \(2, 1, 4, 5\), got shape \(2, 3, 4, 5\)$"):
+        rec_counts(tags, cam, torch.ones(2, 3, 4, 5))
+
+
+def test_a_map_that_covers_the_picture_is_pulled_back_where_the_target_is_nothing():
+    cam = torch.ones(1, 1, 2, 2, dtype=torch.float64, requires_grad=True)
+    target = torch.tensor([[[[1.0, 0.0], [1.0, 0.0]]]], dtype=torch.float64)
+    loss = cam_loss(cam, target, torch.ones(1, 1))
+    assert float(loss.detach()) == pytest.approx(1 / 2, rel=1e-4)
+    loss.backward()
+    assert (cam.grad[0, 0, :, 1] > 0).all()
+
+
 def test_cam_loss_of_little_weight_does_not_blow_up():
-    cam, target, tags = random_scores(), random_seed(size=(4, 5)), random_tags()
+    cam, target, tags = random_scores(), random_maps(size=(4, 5)), random_tags()
     weight = torch.zeros(2, 1, 4, 5)
     assert float(cam_loss(cam, target, tags, weight)) == 0
     weight[0, 0, 1, 2] = 0.01
@@ -331,13 +350,13 @@ def test_cam_loss_of_little_weight_does_not_blow_up():
 
 
 def test_cam_loss_is_zero_without_a_class_and_where_the_map_is_the_target():
-    cam, target, tags = random_scores(), random_seed(size=(4, 5)), random_tags()
+    cam, target, tags = random_scores(), random_maps(size=(4, 5)), random_tags()
     assert float(cam_loss(cam, target, torch.zeros_like(tags))) == 0
     assert float(cam_loss(cam, normalize_cam(cam), tags)) == 0
 
 
 def test_the_gradient_of_the_cam_loss_flows_to_present_classes_and_not_to_the_target():
-    cam, target, tags = random_scores(), random_seed(size=(4, 5)), random_tags()
+    cam, target, tags = random_scores(), random_maps(size=(4, 5)), random_tags()
     target = target + 0.013  # off the map's own zeros, where the absolute value has a kink
     torch.autograd.gradcheck(lambda maps: cam_loss(maps, target, tags), (cam.requires_grad_(),))
     target.requires_grad_()
@@ -355,7 +374,7 @@ def test_the_gradient_of_the_cam_loss_flows_to_present_classes_and_not_to_the_ta
     [(torch.float64, 1e-9), (torch.float32, 1e-5), (torch.float16, 1e-5), (torch.bfloat16, 1e-5)],
 )
 def test_cam_loss_of_every_float_type(dtype, tolerance):
-    cam, target, tags = random_scores(dtype=dtype), random_seed(size=(4, 5), dtype=dtype), random_tags()
+    cam, target, tags = random_scores(dtype=dtype), random_maps(size=(4, 5), dtype=dtype), random_tags()
     loss = cam_loss(cam, target, tags.to(dtype))
     assert loss.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     assert float(loss) == pytest.approx(naive_cam_loss(cam, target, tags), abs=tolerance)
@@ -369,8 +388,8 @@ def test_a_batch_too_large_for_sums_in_half_precision():
 
 
 def test_cam_loss_refuses_what_does_not_go_together():
-    cam, target, tags = random_scores(), random_seed(size=(4, 5)), random_tags()
-    with pytest.raises(ValueError, match=r"^target: expected the cam's \(2, 3, 4, 5\), got shape \(2, 1, 4, 5\)$"):
+    cam, target, tags = random_scores(), random_maps(size=(4, 5)), random_tags()
+    with pytest.raises(ValueError, match=r"^target: .* B and K of the cam \(2, 3, 4, 5\), got shape \(2, 1, 4, 5\)$"):
         cam_loss(cam, target[:, :1], tags)
     with pytest.raises(ValueError, match=r"^tags: expected BxK = \(2, 3\), got shape \(2, 1\)$"):
         cam_loss(cam, target, tags[:, :1])
@@ -457,5 +476,5 @@ def test_the_gpu_gives_the_same():
     seg_logits, mask = random_scores(classes=4), random_mask()
     torch.testing.assert_close(decoder_loss(seg_logits.cuda(), mask.cuda()).cpu(), decoder_loss(seg_logits, mask))
     for dtype in (torch.float64, torch.float32):
-        seed = random_seed(dtype=dtype)
-        assert torch.equal(conditional_filter(seed.cuda()).cpu(), conditional_filter(seed))
+        maps = random_maps(dtype=dtype)
+        assert torch.equal(conditional_filter(maps.cuda()).cpu(), conditional_filter(maps))

@@ -14,7 +14,7 @@ from rsepm_edu.viz.explorers.explorer import EXTRA, MISSED, RIGHT, Explorer, com
 from rsepm_edu.viz.panels import Array, Picture, judge, overlay, picture, verdict
 
 ZONES = {"object": (230, 159, 0), "not": (60, 60, 60), "uncertain": (190, 190, 190), "edge": (0, 114, 178)}
-WIDEST = 510  # of Canny's gradient, of which a whole step from 0 to 1 makes 1020
+WIDEST = 510  # of Canny's gradient, of which a whole step from 0 to 1, smoothed, makes 640
 
 
 def edge_predict_explorer(

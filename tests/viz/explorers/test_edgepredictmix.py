@@ -46,7 +46,7 @@ def test_every_control_changes_the_picture(inputs):
         assert png.format == "PNG" and png.width == 4 * TILE + 3 * GAP
 
 
-@pytest.mark.parametrize(("thresholds", "levels"), [((0.10, 0.55), (20, 60)), ((0.35, 0.7), (0, 100))])
+@pytest.mark.parametrize(("thresholds", "levels"), [((0.10, 0.55), (10, 100)), ((0.35, 0.7), (0, 50))])
 def test_the_regions_are_those_of_edge_predict(inputs, thresholds, levels):
     image, maps, truth = inputs
     explorer = edge_predict_explorer(image, maps, NAMES, truth)
@@ -76,7 +76,7 @@ def test_the_scores_written_are_those_of_naive_counting(inputs, monkeypatch):
         lambda tiles, captions, legend=(): written.append((captions, legend)) or Image.new("RGB", (1, 1)),
     )
     regions = edge_predict_explorer(image, maps, NAMES, truth).regions()
-    right = extra = missed = counted = decided = walked = 0
+    right = extra = missed = counted = decided = labelled = 0
     for y in range(24):
         for x in range(30):
             if truth[y, x] != 255:
@@ -84,11 +84,11 @@ def test_the_scores_written_are_those_of_naive_counting(inputs, monkeypatch):
                 right, extra, missed = right + (found and wanted), extra + (found > wanted), missed + (wanted > found)
                 counted += 1
                 decided += bool(maps[0, y, x] >= 0.55 or maps[0, y, x] <= 0.10)
-                walked += found or bool(regions["rest"][y, x])
+                labelled += found or bool(regions["rest"][y, x])
     captions, legend = written[0]
     assert captions[1:3] == [
         f"CF decides {decided / counted:.0%}; edges blue",
-        f"after the walk {walked / counted:.0%}",
+        f"EP decides {labelled / counted:.0%}",
     ]
     shares = zip(("IoU", "FP", "FN"), (right, extra, missed), strict=True)
     assert [text for text, _ in legend] == [f"{name} {n / (right + extra + missed):.2f}" for name, n in shares]
@@ -99,7 +99,7 @@ def test_the_bundle_holds_the_live_view_and_a_static_picture(inputs):
     bundle = explorer._repr_mimebundle_(include=None, exclude=None)
     assert base64.b64decode(bundle["image/png"]) == explorer.picture.value
     assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == explorer.box.model_id
-    assert bundle["text/plain"] == "EdgePredictExplorer(cat, CF 0.10 to 0.55, Canny 20 to 60)"
+    assert bundle["text/plain"] == "EdgePredictExplorer(cat, CF 0.10 to 0.55, Canny 10 to 100)"
 
 
 def test_no_output_widget_is_made(inputs):

@@ -7,7 +7,7 @@ from PIL import Image
 from rsepm_edu.methods.cda import context_decoupling
 from rsepm_edu.methods.classmix import class_mix
 from rsepm_edu.methods.cutmix import cut_mix
-from rsepm_edu.methods.mixing import Mixed
+from rsepm_edu.methods.mixing import Mixed, paste_region
 from rsepm_edu.viz.explorers import mixing as module
 from rsepm_edu.viz.explorers import mixing_explorer
 from rsepm_edu.viz.explorers.explorer import GAP, TILE
@@ -73,8 +73,8 @@ def test_a_paste_without_an_animal_says_so(inputs, monkeypatch):
     def corner(images, tags, maps, *, generator):
         region = torch.zeros(images.shape[0], *images.shape[2:], dtype=torch.bool)
         region[:, -1, -6:] = True
-        mixed = torch.where(region[:, None], images, images.flip(0))
-        return Mixed(mixed, 0 * tags, torch.zeros_like(region, dtype=torch.int64))
+        batch = Mixed.unmixed(images, 0 * tags, torch.zeros_like(region, dtype=torch.int64))
+        return paste_region(batch, batch.rows(torch.tensor([1, 0])), region, torch.zeros(2))
 
     mixing_explorer(*inputs, {"corner": corner}, NAMES)
     assert captions[-1][2:] == ["tags: none", "1% pasted, no animal in it"]

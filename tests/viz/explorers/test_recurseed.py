@@ -26,7 +26,7 @@ def film():
         epochs=(4, 5, 6),
         tags=tags,
         cam=torch.rand(3, 2, 2, 6, 6, generator=generator) * shown,
-        seed=torch.rand(3, 2, 2, 6, 6, generator=generator) * shown,
+        rs_map=torch.rand(3, 2, 2, 12, 12, generator=generator) * shown,
         pseudo_mask=labels[torch.randint(0, 4, (3, 2, 12, 12), generator=generator)],
         probabilities=logits.softmax(dim=2),
     )
