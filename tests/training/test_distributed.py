@@ -78,14 +78,18 @@ def weights(run: Path) -> dict[str, Tensor]:
     return found
 
 
-def assert_same_run(run: Path, other: Path, tolerance: float = 0, of_weights: float = 0) -> None:
+def assert_same_run(
+    run: Path, other: Path, tolerance: float = 0, of_weights: float = 0, of_momentum: float | None = None
+) -> None:
+    """Compare losses, weights, and the optimiser's momentum, whose tolerance is that of the weights by default."""
     for row, expected in zip(rows(run), rows(other), strict=True):
         assert row["losses"] == pytest.approx(expected["losses"], rel=tolerance, abs=tolerance)
         assert row["learning_rate"] == expected["learning_rate"]
     found, wanted = weights(run), weights(other)
     assert found.keys() == wanted.keys()
     for name, value in found.items():
-        torch.testing.assert_close(value, wanted[name], rtol=of_weights, atol=of_weights, msg=name)
+        allowed = of_momentum if name.startswith("optimizer.") and of_momentum is not None else of_weights
+        torch.testing.assert_close(value, wanted[name], rtol=allowed, atol=allowed, msg=name)
 
 
 # two processes, many jobs
@@ -162,20 +166,23 @@ def together(
 
 
 @pytest.mark.parametrize(
-    ("name", "tolerance", "of_weights"),
+    ("name", "tolerance", "of_weights", "of_momentum"),
     [
-        ("cam", 1e-5, 1e-5),
-        ("puzzle", 1e-5, 1e-5),
+        ("cam", 1e-5, 1e-5, 1e-5),
+        # The gradient of Puzzle-CAM's absolute difference is a sign, which turns where the maps nearly agree: one
+        # process alone, its first weights changed by 1e-7 of themselves (or with two threads instead of one), ends
+        # with weights up to 6e-7 and momentum up to 8e-6 away.
+        ("puzzle", 1e-5, 1e-5, 1e-4),
         # RS jumps (at the filter's thresholds, where another position becomes the maximum): one process alone, its
         # first weights changed by 1e-7 of themselves, is up to 1e-4 away after a few steps of RS, and further later.
-        ("rs", 1e-4, 1e-3),
-        ("parts", 1e-4, 1e-3),
+        ("rs", 1e-4, 1e-3, 1e-3),
+        ("parts", 1e-4, 1e-3, 1e-3),
     ],
 )
 def test_two_processes_learn_what_one_learns_from_the_whole_batch(
-    together: Path, alone: Path, name: str, tolerance: float, of_weights: float
+    together: Path, alone: Path, name: str, tolerance: float, of_weights: float, of_momentum: float
 ) -> None:
-    assert_same_run(together / name / "run", alone / name / "run", tolerance, of_weights)
+    assert_same_run(together / name / "run", alone / name / "run", tolerance, of_weights, of_momentum)
 
 
 @pytest.mark.parametrize("name", ["cam", "puzzle", "rs", "parts", "mixed"])
