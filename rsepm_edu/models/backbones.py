@@ -80,10 +80,12 @@ def build_backbone(name: str, *, output_stride: int = 16, weights: str | os.Path
     Args:
         name: one of ``BACKBONES``; or, with timm, one of ``MITS`` or "timm:" and the name of one of its networks, such
             as "timm:resnest50d" (see ``build_timm_backbone``).
-        output_stride: 8 or 16, of the last stage; strides beyond become dilation (Chen et al. 2017). The small
+        output_stride: 8 or 16, of the last stage; strides beyond become dilation (Chen et al. 2017), but for ResNets
+            at 16, whose last stage just keeps its resolution (Jo et al. 2022). The small
             network for Creatures always has 8, some of timm's always 32: ``strides`` of the backbone tells.
-        weights: "none" (random), "imagenet" (the newest of torchvision or timm's own, downloaded), or the path of a
-            state dict of torchvision's or timm's network of that name.
+        weights: "none" (random), "imagenet" (downloaded: torchvision's first for ResNets, which is what the authors
+            started from (Jo et al. 2022), else the newest of torchvision or timm's own), or the path of a state dict of
+            torchvision's or timm's network of that name.
 
     Raises:
         UserError: unknown name, stride or weights.
@@ -97,8 +99,9 @@ def build_backbone(name: str, *, output_stride: int = 16, weights: str | os.Path
         return creatures_backbone()
     if output_stride not in (8, 16):
         raise UserError(f"output_stride: expected 8 or 16, got {output_stride}")
+    known = "IMAGENET1K_V1" if name in RESNETS else "DEFAULT"
     try:
-        network: Any = torchvision.models.get_model(name, weights="DEFAULT" if str(weights) == "imagenet" else None)
+        network: Any = torchvision.models.get_model(name, weights=known if str(weights) == "imagenet" else None)
     except (OSError, RuntimeError) as error:  # no connection, or a broken download
         raise UserError(
             f"weights: expected torchvision's ImageNet weights of {name} to download, got: {error}"
@@ -122,10 +125,26 @@ def build_backbone(name: str, *, output_stride: int = 16, weights: str | os.Path
     for stage in stages[2:]:
         if strides[-1] * 2 > output_stride:
             strides.append(strides[-1])
-            dilation = trade_stride_for_dilation(stage, dilation)
+            if name in RESNETS and output_stride == 16:
+                keep_resolution(stage)
+            else:
+                dilation = trade_stride_for_dilation(stage, dilation)
         else:
             strides.append(strides[-1] * 2)
     return Backbone(stages, _channels(stages), strides)
+
+
+def keep_resolution(stage: nn.Module) -> None:
+    """Keep a stage at its input's resolution by stride 1 alone, as the authors' ResNets at stride 16 (Jo et al. 2022).
+
+    Its convolutions then see half as far as they were trained to; ``trade_stride_for_dilation`` avoids that.
+
+    Args:
+        stage: changed in place.
+    """
+    for module in stage.modules():
+        if isinstance(module, nn.Conv2d):
+            module.stride = (1, 1)
 
 
 def trade_stride_for_dilation(stage: nn.Module, dilation: int) -> int:

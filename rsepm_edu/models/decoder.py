@@ -38,6 +38,9 @@ WIDE = 4
 class ASPP(nn.Module):
     """Atrous spatial pyramid pooling: a 1×1, one dilated 3×3 per rate, and the mean of the picture, side by side.
 
+    Dropout 0.5 follows (Jo et al. 2022, their code). Separable, this is a light one for CPUs (ours): dropout 0.1, and
+    no batch norm after the mean, which so may come from a single picture.
+
     Separable, on inputs much wider than its outputs (MobileNetV2's 1,280 channels beside 64), it reduces them first:
     else the 3×3 convolutions of every single channel would be the costliest part of a training step.
 
@@ -58,9 +61,12 @@ class ASPP(nn.Module):
             [convolution(inputs, outputs, 1, norm=norm)]
             + [convolution(inputs, outputs, 3, dilation=rate, separable=separable, norm=norm) for rate in rates]
         )
-        # No batch norm here: one value per picture and channel has no statistics in a batch of one.
-        self.pooled = nn.Sequential(nn.Conv2d(inputs, outputs, 1), nn.ReLU(inplace=True))
-        self.join = nn.Sequential(convolution(outputs * (len(rates) + 2), outputs, 1, norm=norm), nn.Dropout(0.1))
+        if separable:
+            self.pooled = nn.Sequential(nn.Conv2d(inputs, outputs, 1), nn.ReLU(inplace=True))
+        else:
+            self.pooled = convolution(inputs, outputs, 1, norm=norm)
+        dropout = nn.Dropout(0.1 if separable else 0.5)
+        self.join = nn.Sequential(convolution(outputs * (len(rates) + 2), outputs, 1, norm=norm), dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.reduce(x)
@@ -71,11 +77,16 @@ class ASPP(nn.Module):
 class DeepLabV3PlusDecoder(nn.Module):
     """Stage 5 through ASPP, enlarged to stage 2 and joined with it, to K+1 logits at its stride (4; 2 for Creatures).
 
+    As in the authors' code (Jo et al. 2022): dropout 0.5 and 0.1 after the two 3×3 convolutions, the last one 3×3
+    without bias. Separable, a light one for CPUs (ours): narrow low-level features, dropout 0.1 alone, the last 1×1.
+
     Args:
         inputs: channels of stage 5.
         low_inputs: channels of stage 2.
         labels: K + 1.
         channels: width; 256 in the paper, less on a CPU.
+        low_channels: of the low-level features; None: ``channels``, as in RS+EPM (DeepLabv3+ has 48 beside 256), or,
+            separable, as narrow as there.
         rates: (6, 12, 18) at output stride 16, (12, 24, 36) at 8; smaller for small pictures.
         separable: atrous separable convolutions, as in the paper's fast variant.
         norm: see ``convolution``.
@@ -88,20 +99,23 @@ class DeepLabV3PlusDecoder(nn.Module):
         labels: int,
         *,
         channels: int = 256,
+        low_channels: int | None = None,
         rates: tuple[int, ...] = (6, 12, 18),
         separable: bool = False,
         norm: Norm = "batch",
     ) -> None:
         super().__init__()
-        low = max(16, channels * 48 // 256)  # the paper's 48 beside 256
+        low = low_channels or (max(16, channels * 48 // 256) if separable else channels)
         self.aspp = ASPP(inputs, channels, rates=rates, separable=separable, norm=norm)
         self.low = convolution(low_inputs, low, 1, norm=norm)
-        self.refine = nn.Sequential(
-            convolution(channels + low, channels, 3, separable=separable, norm=norm),
-            convolution(channels, channels, 3, separable=separable, norm=norm),
-            nn.Dropout(0.1),
-            nn.Conv2d(channels, labels, 1),
-        )
+        first = convolution(channels + low, channels, 3, separable=separable, norm=norm)
+        second = convolution(channels, channels, 3, separable=separable, norm=norm)
+        if separable:
+            layers = [first, second, nn.Dropout(0.1), nn.Conv2d(channels, labels, 1)]
+        else:
+            last = nn.Conv2d(channels, labels, 3, padding=1, bias=False)
+            layers = [first, nn.Dropout(0.5), second, nn.Dropout(0.1), last]
+        self.refine = nn.Sequential(*layers)
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
         """Stage 2 (B×C×h×w) and stage 5 to seg_logits, B×(K+1)×h×w."""

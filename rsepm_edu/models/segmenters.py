@@ -107,5 +107,15 @@ def build_segmenter(
         top: nn.Module = DeepLabV2Head(body.channels[-1], labels, rates=(*rates, rates[-1] + step))
     else:
         low, high = body.channels[0], body.channels[-1]
-        top = DeepLabV3PlusDecoder(high, low, labels, channels=channels, rates=rates, separable=separable, norm="group")
+        narrow = max(16, channels * 48 // 256)  # DeepLabv3+'s 48 beside 256
+        top = DeepLabV3PlusDecoder(
+            high,
+            low,
+            labels,
+            channels=channels,
+            low_channels=narrow,
+            rates=rates,
+            separable=separable,
+            norm="group",
+        )
     return Segmenter(body, top, classes)

@@ -89,11 +89,32 @@ def test_dilation_computes_the_original_features_and_those_between(
         dense = backbone.double().eval()(images)
         original = original_stages(name, network.double().eval(), images)
     assert [maps.shape[-1] for maps in original] == [32, 16, 8, 4]
-    for maps, wanted in zip(dense, original, strict=True):
+    last = 3 if name.startswith("resnet") and output_stride == 16 else 4  # their stage 5 is not dilated, see below
+    for maps, wanted in zip(dense[:last], original[:last], strict=True):
         step = maps.shape[-1] // wanted.shape[-1]
         torch.testing.assert_close(maps[..., ::step, ::step], wanted, rtol=1e-9, atol=0.0)
     assert dense[3].shape[-1] == 128 // output_stride
     assert dense[3].std() > 0
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_stage_5_of_a_resnet_at_stride_16_keeps_its_resolution_without_dilation(name: str, tmp_path: Path) -> None:
+    """Resnet50's first block gives the original features and those between; the others see their direct neighbours."""
+    torch.manual_seed(0)
+    network = torchvision.models.get_model(name, weights=None).double().eval()
+    torch.save(network.float().state_dict(), tmp_path / "weights.pth")
+    backbone = build_backbone(name, weights=tmp_path / "weights.pth").double().eval()
+    images = torch.randn(1, 3, 96, 128, dtype=torch.float64)
+    with torch.no_grad():
+        stage4, stage5 = backbone(images)[2:]
+        first, *others = network.double().layer4
+        x = backbone.stages[3][0](stage4)
+        if name == "resnet50":  # whose strided convolution has only a 1×1 behind it
+            torch.testing.assert_close(x[..., ::2, ::2], first(stage4), rtol=1e-9, atol=0.0)
+        for block in others:  # of the network as it came
+            x = block(x)
+    assert stage5.shape[2:] == stage4.shape[2:]
+    torch.testing.assert_close(stage5, x, rtol=1e-9, atol=0.0)
 
 
 def test_kernels_after_the_stride_see_twice_as_far() -> None:
@@ -157,7 +178,7 @@ def test_weights_that_cannot_be_downloaded_are_an_error_of_one_line(monkeypatch:
         build_backbone("resnet50", weights="imagenet")
 
 
-def test_imagenet_means_the_newest_weights_of_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imagenet_means_the_authors_weights_for_resnets_else_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     make = torchvision.models.get_model
 
@@ -168,7 +189,9 @@ def test_imagenet_means_the_newest_weights_of_torchvision(monkeypatch: pytest.Mo
     monkeypatch.setattr(torchvision.models, "get_model", record)
     build_backbone("mobilenet_v2", weights="imagenet")
     build_backbone("mobilenet_v2")
-    assert asked == [("mobilenet_v2", "DEFAULT"), ("mobilenet_v2", None)]
+    build_backbone("resnet18", weights="imagenet")
+    assert asked == [("mobilenet_v2", "DEFAULT"), ("mobilenet_v2", None), ("resnet18", "IMAGENET1K_V1")]
+    assert hasattr(torchvision.models.ResNet50_Weights, "IMAGENET1K_V1")
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,13 @@ def test_aspp_is_its_branches_side_by_side(separable: bool) -> None:
     x = torch.randn(2, 6, 7, 9)
     with torch.no_grad():
         sides = [branch(x) for branch in aspp.branches]
-        weight, bias = aspp.pooled[0].weight[:, :, 0, 0], aspp.pooled[0].bias
-        mean = (x.mean((2, 3)) @ weight.T + bias).relu()
+        mean = x.mean((2, 3)) @ aspp.pooled[0].weight[:, :, 0, 0].T
+        if separable:
+            mean += aspp.pooled[0].bias
+        else:  # batch norm as it starts: mean 0, variance 1
+            assert aspp.pooled[0].bias is None
+            mean /= (1 + aspp.pooled[1].eps) ** 0.5
+        mean = mean.relu()
         expected = aspp.join(torch.cat([*sides, mean[:, :, None, None].expand(-1, -1, 7, 9)], dim=1))
         assert len(sides) == 3
         torch.testing.assert_close(aspp(x), expected)
@@ -68,17 +73,26 @@ def test_logits_come_at_the_size_of_stage_2(separable: bool) -> None:
     assert decoder(torch.randn(2, 12, 17, 21), torch.randn(2, 32, 5, 6)).shape == (2, 6, 17, 21)
 
 
-def test_low_level_features_are_the_share_of_the_paper() -> None:
-    assert DeepLabV3PlusDecoder(8, 12, 6).low[0].weight.shape == (48, 12, 1, 1)
-    assert DeepLabV3PlusDecoder(8, 12, 6, channels=64).low[0].weight.shape == (16, 12, 1, 1)
+def test_low_level_features_are_as_wide_as_the_authors() -> None:
+    assert DeepLabV3PlusDecoder(8, 12, 6).low[0].weight.shape == (256, 12, 1, 1)
+    assert DeepLabV3PlusDecoder(8, 12, 6, low_channels=48).low[0].weight.shape == (48, 12, 1, 1)
+    assert DeepLabV3PlusDecoder(8, 12, 6, channels=64, separable=True).low[0].weight.shape == (16, 12, 1, 1)
 
 
-@pytest.mark.parametrize("separable", [False, True])
-def test_a_batch_of_one_can_train_and_every_weight_gets_a_gradient(separable: bool) -> None:
+def test_dropout_and_last_layer_are_the_authors() -> None:
+    decoder = DeepLabV3PlusDecoder(8, 12, 6, channels=16)
+    assert [module.p for module in decoder.modules() if isinstance(module, nn.Dropout)] == [0.5, 0.5, 0.1]
+    kinds = [type(layer).__name__ for layer in decoder.refine]
+    assert kinds == ["Sequential", "Dropout", "Sequential", "Dropout", "Conv2d"]
+    assert decoder.refine[-1].kernel_size == (3, 3) and decoder.refine[-1].bias is None
+
+
+@pytest.mark.parametrize(("separable", "count"), [(False, 2), (True, 1)])
+def test_a_small_batch_can_train_and_every_weight_gets_a_gradient(separable: bool, count: int) -> None:
     torch.manual_seed(0)
     decoder = DeepLabV3PlusDecoder(32, 12, 6, channels=16, rates=(1, 2), separable=separable).train()
-    low = torch.randn(1, 12, 16, 16, requires_grad=True)
-    high = torch.randn(1, 32, 4, 4, requires_grad=True)
+    low = torch.randn(count, 12, 16, 16, requires_grad=True)
+    high = torch.randn(count, 32, 4, 4, requires_grad=True)
     decoder(low, high).square().mean().backward()
     for name, tensor in [("low", low), ("high", high), *decoder.named_parameters()]:
         assert tensor.grad is not None and bool((tensor.grad != 0).any()), name

@@ -1,4 +1,5 @@
 import json
+import math
 import pickle
 import re
 import shutil
@@ -12,15 +13,17 @@ import torch
 from torch import Tensor
 
 from rsepm_edu.data import voc
+from rsepm_edu.data.creatures import draw_picture
 from rsepm_edu.data.transforms import change_colours, normalise
 from rsepm_edu.errors import UserError
 from rsepm_edu.methods.puzzle import merge, tile
 from rsepm_edu.training import keeping, loop
 from rsepm_edu.training.checkpoint import load_checkpoint, load_network
-from rsepm_edu.training.config import Mixing, TrainConfig
+from rsepm_edu.training.config import Mixing, TrainConfig, preset
 from rsepm_edu.training.loop import NotFiniteError, Trainer, resolve_precision, train
 from rsepm_edu.training.mixings import MIXINGS
-from rsepm_edu.training.phases import Phase
+from rsepm_edu.training.optimizer import set_learning_rate
+from rsepm_edu.training.phases import Phase, phase_of
 from rsepm_edu.training.step import Term
 
 CPU = torch.device("cpu")
@@ -653,3 +656,26 @@ def test_the_decoder_learns_its_own_pseudo_masks(tiny: TrainConfig) -> None:
         group["lr"] = 0.02
     values = [trainer.step(*pictures(4), RS, step=step)["decoder"] for step in range(15)]
     assert sum(values[-3:]) / 3 < 0.8 * values[0]
+
+
+def test_the_rates_of_the_gpu_presets_stay_finite_and_learn() -> None:
+    """200 steps of voc-gpu's settings on drawn pictures, smaller ones and fewer at a time: its rates from its start.
+
+    The batch norm and dropout of training stay; weights are random, where the presets start from ImageNet's.
+    """
+    config = preset("voc-gpu", backbone="resnet18", weights="none", size=64, batch_size=4, decoder_channels=32)
+    trainer = Trainer(config, CLASSES, CPU)
+    drawn = [draw_picture(0, "train", index, size=64) for index in range(4)]
+    images = torch.stack([torch.from_numpy(image).permute(2, 0, 1) for image, _, _ in drawn])
+    tags = torch.stack([torch.from_numpy(tags[: len(CLASSES)]) for _, _, tags in drawn])
+    steps, terms = 200, []
+    for step in range(steps):
+        epoch = 30 * step // steps
+        set_learning_rate(trainer.optimizer, config, step=step, steps=steps)
+        terms.append(trainer.step(images, tags, phase_of(config, epoch), step=step))
+    assert all(math.isfinite(value) for row in terms for value in row.values())
+    assert list(terms[-1]) == ["tags", "cam", "decoder", "mix_cam", "mix_decoder"]
+    assert all(bool(value.isfinite().all()) for value in trainer.average.network.state_dict().values())
+    first, last = ([row["tags"] for row in part] for part in (terms[:10], terms[-10:]))
+    assert sum(last) < 0.5 * sum(first)
+    assert terms[-1]["decoder"] < next(row["decoder"] for row in terms if "decoder" in row)
