@@ -12,7 +12,7 @@ that calls the package, gives the right numbers and passes: who wrote it is for 
 import json
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from rsepm_edu.course.checks import Answer, ask, judge
-from rsepm_edu.course.exercises import EXERCISES
+from rsepm_edu.course.exercises import EXERCISES, stub_of
 from rsepm_edu.course.sandbox import START_SECONDS, Sandbox, one_line
 from rsepm_edu.errors import UserError
 
@@ -161,13 +161,19 @@ def send_answers(name: str) -> None:
 
     shell = get_ipython()
     assert shell is not None, "send_answers runs in a sandbox only"
-    function = shell.user_ns.get(name.partition(".")[2])
-    if function is None:
-        answers = [Answer(None, f"Not yet: the notebook defines no function {name.partition('.')[2]}.")]
-        answers *= len(EXERCISES[name].inputs(torch.Generator().manual_seed(SEED)))
-    else:
-        answers = [ask(function, inputs) for inputs in EXERCISES[name].inputs(torch.Generator().manual_seed(SEED))]
+    answers = answers_of(name, shell.user_ns)
     display({MIME: json.dumps([_encode(answer) for answer in answers])}, raw=True)
+
+
+def answers_of(name: str, namespace: Mapping[str, Any]) -> list[Answer]:
+    """What the student's function of that exercise, found by the name of its stub, gives for each input."""
+    stub, cases = stub_of(name), EXERCISES[name].inputs(torch.Generator().manual_seed(SEED))
+    function = namespace.get(stub)
+    if not callable(function):
+        return [Answer(None, f"Not yet: the notebook defines no function {stub}.")] * len(cases)
+    if str(getattr(function, "__module__", None)).startswith("rsepm_edu."):
+        return [Answer(None, f"Not yet: {stub} is the package's own function.")] * len(cases)
+    return [ask(function, inputs) for inputs in cases]
 
 
 def _encode(answer: Answer) -> dict[str, Any]:
