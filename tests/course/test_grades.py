@@ -17,7 +17,7 @@ import torch
 
 from rsepm_edu.course import checks
 from rsepm_edu.course.exercises import EXERCISES, stub_of
-from rsepm_edu.course.submissions import SEED, answers_of
+from rsepm_edu.course.in_sandbox import SEED, answers_of
 
 LESSONS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 TODO = "raise NotImplementedError"
