@@ -54,10 +54,16 @@ def _check(options: argparse.Namespace) -> int:
         else:
             line = _in_full(one) if single else _in_one_line(one)
         with tqdm.external_write_mode(sys.stdout):
-            print(line, flush=True)  # now: whatever happens to the next one, this grade is there
+            _print(line)
     if not options.json and not single:
-        print(f"{solved} of {count} exercises solved in {len(options.notebooks)} notebooks")
+        _print(f"{solved} of {count} exercises solved in {len(options.notebooks)} notebooks")
     return 0 if all_solved else 1
+
+
+def _print(line: str) -> None:
+    """At once: whatever happens to the next notebook, this grade is there. And whatever letters the terminal lacks."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(line.encode(encoding, errors="replace").decode(encoding), flush=True)
 
 
 def _shown(file: str) -> str:

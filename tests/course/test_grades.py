@@ -1,7 +1,7 @@
 """Every lesson's grades: untouched nothing passes, its own solutions all pass, a wrong body does not.
 
 A lesson runs here without its work: of every cell the imports and definitions, which is all that can carry the name of
-a function that is to be written.
+a function that is to be written. `make grade-lessons` runs the whole lessons in the sandbox.
 """
 
 import ast
@@ -18,6 +18,7 @@ import torch
 from rsepm_edu.course import checks
 from rsepm_edu.course.exercises import EXERCISES, stub_of
 from rsepm_edu.course.in_sandbox import SEED, answers_of
+from rsepm_edu.course.submissions import check_submission
 
 LESSONS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 TODO = "raise NotImplementedError"
@@ -36,9 +37,10 @@ def handout(path: Path) -> list[str]:
 
 
 def own_solutions(path: Path) -> list[str]:
-    """As a student would write them into the stubs."""
+    """As a student would write them into the stubs; the first stub's cell imports `check` for all."""
     cells = nbformat.read(path, as_version=4).cells
-    return [cell.source.replace("_solution", "") for cell in cells if "solution" in cell.metadata.get("tags", [])]
+    sources = [cell.source for cell in cells if "solution" in cell.metadata.get("tags", [])]
+    return [f"from rsepm_edu.course.checks import check\n{source.replace('_solution', '')}" for source in sources]
 
 
 def filled_in(path: Path, bodies: list[str]) -> list[str]:
@@ -138,3 +140,16 @@ def test_the_packages_own_function_under_a_stubs_name_is_no_answer() -> None:
 
     answers = answers_of("00.confusion_matrix", {"count_pixels": confusion_matrix})
     assert {answer.problem for answer in answers} == {"Not yet: count_pixels is the package's own function."}
+
+
+@pytest.mark.grades
+@lessons
+@pytest.mark.parametrize("filled", [False, True], ids=["untouched", "solved"])
+def test_a_whole_lesson_in_the_sandbox(path: Path, filled: bool, tmp_path: Path) -> None:
+    sources = filled_in(path, own_solutions(path)) if filled else handout(path)
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    file = tmp_path / path.name
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), file)
+    found = check_submission(file)
+    assert found.problem is None
+    assert {grade.name: grade.passed for grade in found.grades} == dict.fromkeys(exercises(path), filled)

@@ -175,7 +175,10 @@ def test_many_slow_cells_do_not_hold_up_the_class(monkeypatch: pytest.MonkeyPatc
 
 
 def test_memory_is_limited_and_the_rest_runs() -> None:
-    found = run("x = bytearray(4 * 2**30)", "import torch\ny = torch.zeros(2**30)", "1", memory=2 * GB)
+    child = (
+        "import subprocess, sys\nassert subprocess.run([sys.executable, '-c', 'bytearray(4 * 2**30)']).returncode == 1"
+    )
+    found = run("x = bytearray(4 * 2**30)", "import torch\ny = torch.zeros(2**30)", child, memory=2 * GB)
     assert found.problems[0] == "raised MemoryError"
     assert "allocate" in str(found.problems[1])
     assert found.problems[2] is None and len(found.answers) == 1

@@ -1,7 +1,9 @@
 """`rsepm-edu check`: what it says of solved, stubbed, broken and dishonest notebooks."""
 
+import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -270,6 +272,15 @@ def test_names_of_files_cannot_write_lines_of_their_own(
     assert len(printed) == 4 and all(line.isprintable() for line in printed)
 
 
+def test_a_terminal_that_lacks_a_letter_costs_no_grade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rsepm_edu.cli.check.check_submission", graded)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="latin-1"))
+    files = [str(write(tmp_path / name, START)) for name in ("Łukasz θ.ipynb", "Zoë.ipynb")]
+    assert cli.main(["check", *files, "--quiet"]) == 0
+    printed = sys.stdout.buffer.getvalue().decode("latin-1").splitlines()  # type: ignore[attr-defined]
+    assert "?ukasz ?.ipynb" in printed[0] and "Zoë.ipynb" in printed[1]
+
+
 def test_it_is_said_once_that_there_are_no_walls(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,6 +301,22 @@ def test_without_walls_a_notebook_that_changes_the_package_ends_the_run(tmp_path
             check_submission(path, walls=False)
     finally:
         mark.unlink()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kills as POSIX does")
+def test_without_walls_a_notebook_that_kills_the_command_leaves_the_grades_before_it(tmp_path: Path) -> None:
+    files = [tmp_path / "0.ipynb", write(tmp_path / "1.ipynb", START, "import os\nos.kill(os.getppid(), 9)", *mine())]
+    files[0].write_text("{}")
+    found = subprocess.run(
+        [sys.executable, "-m", "rsepm_edu", "check", *map(str, files), "--quiet"],
+        env={**os.environ, "PATH": str(tmp_path)},  # no bubblewrap in there
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == -signal.SIGKILL
+    assert found.stdout == f"-/-  {files[0]}: expected a Jupyter notebook, got other JSON\n"
+    assert "bubblewrap is not installed: the notebooks run with your rights" in found.stderr
 
 
 @pytest.mark.skipif(walls.why_no_walls() is not None, reason=str(walls.why_no_walls()))
