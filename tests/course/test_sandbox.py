@@ -77,7 +77,7 @@ def test_within_walls_the_machine_is_not_there(monkeypatch: pytest.MonkeyPatch, 
     (tmp_path / "token").write_text("12345")
     package = Path(rsepm_edu.__file__).parent
     before = {path: path.read_bytes() for path in package.rglob("*.py")}
-    checker, parent = package / "course" / "checks.py", os.getpid()
+    checker = package / "course" / "checks.py"
     started = subprocess.Popen(
         [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env={**os.environ, "SECRET_TOKEN": "54321"}
     )
@@ -91,8 +91,8 @@ def test_within_walls_the_machine_is_not_there(monkeypatch: pytest.MonkeyPatch, 
                 f"open({str(checker)!r}, 'w')",
                 f"os.rename({str(checker)!r}, {str(checker)!r} + '.old')",
                 f"open({str(Path(os.__file__))!r}, 'a')",
-                f"import os\nos.kill({parent}, 9)\nos.kill(os.getppid(), 9)",
-                "os.kill(os.getppid(), 2)",
+                f"import os\nos.kill({started.pid}, 9)",
+                "os.kill(os.getppid(), 2)\nos.kill(os.getppid(), 9)",
                 f"import socket\nsocket.create_connection(('127.0.0.1', {port}), timeout=5)",
                 "open('/tmp/full', 'wb').write(bytes(1500 * 2**20))",
                 "open('/new', 'w')",
