@@ -30,7 +30,7 @@ from rsepm_edu.errors import UserError
 CELL_SECONDS = 300.0
 """Time limit of a cell, and of an exercise: the longest cell of lesson 09, on a slow machine."""
 MEMORY_GB = 4.0
-"""Memory of a notebook's process; the lessons take less than half of it."""
+"""Memory of a notebook's process; every lesson runs within it."""
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import rsepm_edu
 
-HOME = "/tmp/home"
+HOME = "/student"
 """Home and working folder inside the walls."""
 WRITABLE = 2**30
-"""Bytes that can be written to each of /tmp and shared memory; they lie in memory and go away."""
+"""Bytes that can be written to each of the home, /tmp and shared memory; they lie in memory and go away."""
 
 SYSTEM = (
     *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix/store", "/sys/devices/system/cpu"),
@@ -39,11 +39,11 @@ def within_walls(command: Sequence[str], visible: Sequence[Path], scratch: Seque
     size = ["--size", str(WRITABLE)]
     made = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
     made += ["--proc", "/proc", "--dev", "/dev", *size, "--tmpfs", "/dev/shm", *size, "--tmpfs", "/tmp"]
-    for folder in scratch:
+    for folder in (HOME, *scratch):
         made += [*size, "--tmpfs", str(folder)]
     for path in (*map(Path, SYSTEM), *_python(), *visible):
         made += ["--ro-bind-try", str(path), str(path)]
-    return [*made, "--dir", HOME, "--remount-ro", "/", "--remount-ro", "/dev", "--chdir", HOME, "--", *command]
+    return [*made, "--remount-ro", "/", "--remount-ro", "/dev", "--chdir", HOME, "--", *command]
 
 
 @functools.cache
