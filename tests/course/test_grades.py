@@ -150,6 +150,6 @@ def test_a_whole_lesson_in_the_sandbox(path: Path, filled: bool, tmp_path: Path)
     cells = [nbformat.v4.new_code_cell(source) for source in sources]
     file = tmp_path / path.name
     nbformat.write(nbformat.v4.new_notebook(cells=cells), file)
-    found = check_submission(file)
+    found = check_submission(file, cell_seconds=3600)  # no test of time: the machine may be busy
     assert found.problem is None
     assert {grade.name: grade.passed for grade in found.grades} == dict.fromkeys(exercises(path), filled)
