@@ -16,7 +16,7 @@ NEUTRAL := --ExecutePreprocessor.store_widget_state=False --ExecutePreprocessor.
 COALESCED := --CoalesceStreamsPreprocessor.enabled=True
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lab notebooks voc-lessons repeat-lessons site browser bench clean \
+.PHONY: help demo test check lab notebooks voc-lessons grade-lessons repeat-lessons site browser bench clean \
 	results-creatures results-multistage results-voc-sample results-voc-sample-gpu
 
 help: ## this list
@@ -31,7 +31,7 @@ LESSONS := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --nbval-lax --
 
 test: check ## everything: linters, types, all tests, all notebooks
 	$(LESSONS)
-	$(PY) -m pytest -m 'not browser and not voc'
+	$(PY) -m pytest -m 'not browser and not voc and not grades'
 
 check: $(READY) ## linters, types, spelling: ruff (code and notebooks), mypy, codespell, the GitHub workflow
 	$(BIN)/ruff check .
@@ -51,6 +51,9 @@ voc-lessons: $(READY) ## run every lesson on photographs (set RSEPM_EDU_VOC and 
 	@test -n "$$RSEPM_EDU_VOC" && test -n "$$RSEPM_EDU_VOC_NETWORK" || { \
 		echo 'set RSEPM_EDU_VOC to a VOC2012 folder, RSEPM_EDU_VOC_NETWORK to a checkpoint for it' >&2; exit 2; }
 	$(PY) -m pytest -m voc tests/notebooks
+
+grade-lessons: $(READY) ## every lesson as rsepm-edu check runs it: untouched nothing passes, solved all; a quarter of an hour
+	$(PY) -m pytest -m grades tests/course
 
 repeat-lessons: $(READY) ## test every lesson 20 times in a row (RUNS=3: three times); none may hang or waver
 	for run in $$(seq $(RUNS)); do echo "run $$run of $(RUNS)"; $(LESSONS) -q || exit 1; done

@@ -1,157 +1,116 @@
-"""Running somebody else's notebook cells: in a process of their own, with a time limit, in a folder that goes away.
+"""Running somebody else's notebook: in a process of its own, with limits of time and memory, in a temporary folder.
 
-What this keeps out: the code never runs in this process; a cell that never ends is stopped, one that refuses to stop is
-killed, with the processes it started; it sees neither this process's environment variables (but for a few) nor its home
-folder's name, and what it writes into its working folder is removed. What it does NOT keep out: the code runs with the
-rights of whoever runs it. It can read and write files by their full path, use the network, fill memory and disk, and
-leave a process behind that left its group. For code from people you do not trust, run the whole command in a container
-without a network.
+That process (in_sandbox.py) gets the cells and the names of the exercises, and may send one line for each; a line that
+is too long, or is not what was expected, ends it. Nothing else of it is read. Where the system has bubblewrap it lives
+within walls (walls.py). Where not, the code has the rights of whoever runs it: it gets neither this process's
+environment variables (but for a few) nor its home folder's name, but can look for both, change files and end processes.
 """
 
+import json
 import os
+import queue
+import signal
 import subprocess
 import sys
-import sysconfig
 import tempfile
+import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import Empty
-from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import rsepm_edu
+from rsepm_edu.course.walls import HOME, why_no_walls, within_walls
 from rsepm_edu.data.creatures import data_folder
 from rsepm_edu.errors import UserError
 
 START_SECONDS = 300.0
-"""A kernel that has not answered by then does not start."""
+"""A process that has said nothing by then does not start."""
 GRACE_SECONDS = 10.0
-"""From the interrupt to the kill."""
-POLL_SECONDS = 0.5
+"""From the time limit, at which code is interrupted, to the kill."""
+CELLS_AT_MOST = 4
+"""All cells together may take that many times the limit of one."""
+SHORT, LONG = 4096, 8 * 2**20
+"""Bytes of the longest line about a cell, and about an exercise."""
+TOO_LONG = "took too long"
 
-# What a kernel needs of the environment; tokens and passwords that others keep there are not among it.
+# What a Python needs of the environment; tokens and passwords that others keep there are not among it.
 KEPT = {
     *("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "CONDA_PREFIX"),
-    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "PYTHONPATH", "PYTHONWARNINGS"),
+    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "PYTHONPATH", "PYTHONWARNINGS"),
     *("SYSTEMROOT", "COMSPEC", "PATHEXT"),  # Windows does not start a Python without
 }
 
 
 @dataclass
-class Result:
-    """What running a piece of code gave: a `problem` in one line or none, and the data that it displayed."""
+class Findings:
+    """What came of a notebook.
 
-    problem: str | None = None
-    displayed: list[dict[str, Any]] = field(default_factory=list)
-
-
-class Sandbox:
-    """A Jupyter kernel of this Python in a process of its own; use it in a `with`.
-
-    Args:
-        seconds: time limit of each piece of code.
-
-    Raises:
-        UserError: on entering: Jupyter is not installed, or the kernel does not start.
+    problems: for each cell that ended, what went wrong or None. answers: for each exercise that ended, what was sent,
+    read but not checked. end: why not all of them ended, or None.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._open = ExitStack()
-        self.alive = False
+    problems: list[str | None] = field(default_factory=list)
+    answers: list[Any] = field(default_factory=list)
+    end: str | None = None
 
-    def __enter__(self) -> "Sandbox":
-        try:
-            from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
-            from jupyter_client.manager import KernelManager
-        except ModuleNotFoundError as error:
-            raise UserError(
-                f"sandbox: expected Jupyter (pip install 'rsepm-edu[notebooks]'), got no {error.name}"
-            ) from None
 
-        class ThisPython(KernelSpecManager):
-            """Whatever "python3" means to Jupyter elsewhere: here it is the Python that runs this."""
+def run_notebook(
+    cells: Sequence[str],
+    exercises: Sequence[str],
+    *,
+    seconds: float,
+    memory: int,
+    drawn: Path | None = None,
+    walls: bool | None = None,
+) -> Findings:
+    """Run cells and then the functions that exercises ask for; whatever they do is in the result.
 
-            def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-                argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-                return KernelSpec(argv=argv, display_name="Python 3", language="python")
+    Args:
+        cells: their sources.
+        exercises: names, see `rsepm_edu.course.exercises`.
+        seconds: time limit of each cell and of each exercise.
+        memory: bytes that the process, and each that it starts, can take.
+        drawn: the folder of Creatures, if the cells need it.
+        walls: False does without; by default they are there where they can be built.
 
-        with ExitStack() as stack:  # closes what is open when the next step fails
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
-            (folder / "work").mkdir()
-            self._kernel = KernelManager(
-                kernel_spec_manager=ThisPython(),
-                connection_file=str(folder / "connection.json"),
-                transport="tcp" if sys.platform == "win32" else "ipc",  # no port that others could reach
-            )
-            stack.callback(self._kernel.cleanup_resources)
-            self._kernel.start_kernel(
-                cwd=str(folder / "work"),
-                env=_environment(folder / "work"),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-            stack.callback(self._kernel.shutdown_kernel, now=True)
-            self._client = self._kernel.blocking_client()
-            self._client.start_channels()
-            stack.callback(self._client.stop_channels)
-            try:
-                self._client.wait_for_ready(timeout=START_SECONDS)
-            except RuntimeError:
-                raise UserError(f"sandbox: expected a kernel of {sys.executable}, got none that starts") from None
-            self._open = stack.pop_all()
-        self.alive = True
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.alive = False
-        self._open.close()
-
-    def run(self, code: str, seconds: float | None = None) -> Result:
-        """Run code; returns when it has ended, was stopped, or has taken the kernel with it (`alive` says so).
-
-        Args:
-            code: one or more lines of Python.
-            seconds: time limit of this piece, where it is another than the sandbox's.
-        """
-        if not self.alive:
-            return Result("the kernel had stopped before")
-        result, seconds = Result(), seconds or self._seconds
-        request = self._client.execute(code, allow_stdin=False)
-        limit, too_long = time.monotonic() + seconds, False
-        while True:
-            if time.monotonic() > limit:
-                if too_long:
-                    self._kill()
-                    return Result(f"ran longer than {seconds:g} s, did not stop when asked, and was killed")
-                too_long, limit = True, time.monotonic() + GRACE_SECONDS
-                self._kernel.interrupt_kernel()
-            try:
-                message = self._client.get_iopub_msg(timeout=POLL_SECONDS)
-            except Empty:
-                if self._kernel.is_alive():
-                    continue
-                self._kill()
-                return Result("ended the kernel")
-            if message["parent_header"].get("msg_id") != request:
-                continue
-            kind, content = message["msg_type"], message["content"]
-            if kind == "display_data":
-                result.displayed.append(content.get("data", {}))
-            elif kind == "error":
-                result.problem = one_line(f"raised {content.get('ename')}: {content.get('evalue')}")
-            elif kind == "status" and content.get("execution_state") == "idle":
-                if too_long:
-                    result.problem = f"ran longer than {seconds:g} s and was stopped"
-                return result
-
-    def _kill(self) -> None:
-        self.alive = False
-        self._kernel.shutdown_kernel(now=True)
+    Raises:
+        UserError: no process starts, and it is not the notebook's doing.
+    """
+    if walls is None:
+        walls = why_no_walls() is None
+    job = {"cells": list(cells), "exercises": list(exercises), "seconds": seconds, "memory": memory}
+    with ExitStack() as stack:
+        todo = stack.enter_context(tempfile.TemporaryFile())
+        todo.write(json.dumps(job).encode("ascii"))
+        todo.seek(0)
+        said = stack.enter_context(tempfile.TemporaryFile())
+        folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+        command = [sys.executable, "-m", "rsepm_edu.course.in_sandbox"]
+        if walls:
+            command = within_walls(command, _named_in_settings() + ([drawn] if drawn else []), [_data_folder()])
+        process = subprocess.Popen(
+            command,
+            stdin=todo,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            cwd=folder,
+            env=_environment(HOME if walls else folder),
+            start_new_session=True,  # a group to kill; Ctrl-C is ours alone
+        )
+        stack.callback(_kill, process)
+        lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        lengths = [SHORT] * (1 + len(cells)) + [LONG] * len(exercises)
+        threading.Thread(target=_read, args=(process.stdout, lengths, lines), daemon=True).start()
+        _, end = _next(lines, START_SECONDS, "ready")
+        if end:
+            _kill(process)
+            said.seek(0)
+            last = said.read(2**16).decode(errors="replace").strip().splitlines()[-1:]
+            raise UserError(f"sandbox: expected {sys.executable} to start, got: {one_line(''.join(last)) or end}")
+        return _findings(lines, len(cells), len(exercises), seconds)
 
 
 def one_line(text: str, length: int = 160) -> str:
@@ -161,13 +120,82 @@ def one_line(text: str, length: int = 160) -> str:
     return printable if len(printable) <= length else f"{printable[: length - 1]}…"
 
 
-def _environment(home: Path) -> dict[str, str]:
+def _findings(lines: "queue.SimpleQueue[bytes]", cells: int, exercises: int, seconds: float) -> Findings:
+    found = Findings()
+    last = time.monotonic() + CELLS_AT_MOST * seconds
+    for _ in range(cells):
+        left = last - time.monotonic()
+        problem, found.end = _next(lines, min(seconds + GRACE_SECONDS, max(left, 0)), "problem")
+        if found.end == TOO_LONG and left < seconds + GRACE_SECONDS:
+            found.end = f"and those before it ran longer than {CELLS_AT_MOST * seconds:g} s, and were killed"
+        elif found.end == TOO_LONG:
+            found.end = f"ran longer than {seconds:g} s, did not stop when asked, and was killed"
+        if found.end:
+            return found
+        found.problems.append(None if problem is None else one_line(str(problem)))
+    for _ in range(exercises):
+        answers, found.end = _next(lines, seconds + GRACE_SECONDS, "answers")
+        if found.end:
+            return found
+        found.answers.append(answers)
+    return found
+
+
+def _next(lines: "queue.SimpleQueue[bytes]", seconds: float, key: str) -> tuple[Any, str | None]:
+    """What the next line holds under `key`, or why there is none."""
+    try:
+        line = lines.get(timeout=seconds)
+    except queue.Empty:
+        return None, TOO_LONG
+    if not line:
+        return None, "ended its process"
+    try:
+        reply: Any = json.loads(line) if line.endswith(b"\n") else None
+        return reply[key], None
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        return None, "sent what cannot be read"
+
+
+def _read(stream: IO[bytes], lengths: Sequence[int], lines: "queue.SimpleQueue[bytes]") -> None:
+    """As many lines as are expected, none longer than expected: whoever sends more is not heard."""
+    with stream:
+        for length in lengths:
+            line = stream.readline(length)
+            lines.put(line)
+            if not line.endswith(b"\n"):
+                return
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    if process.returncode is None:
+        if hasattr(os, "killpg"):
+            with suppress(ProcessLookupError, PermissionError):  # macOS: only its exit code is left of it
+                os.killpg(process.pid, signal.SIGKILL)  # with all that it started and that did not leave its group
+        else:
+            process.kill()
+        process.wait()
+
+
+def _data_folder() -> Path:
+    return data_folder().absolute()
+
+
+def _named_in_settings() -> list[Path]:
+    """Files and folders that RSEPM_EDU_… variables name, data of one's own for instance."""
+    values = [value for name, value in os.environ.items() if name.startswith("RSEPM_EDU_") and value]
+    return [path.absolute() for path in map(Path, values) if path.exists() and path.absolute() != _data_folder()]
+
+
+def _environment(home: str) -> dict[str, str]:
     environment = {
         name: value for name, value in os.environ.items() if name.upper() in KEPT or name.startswith("RSEPM_EDU_")
     }
-    environment["HOME"] = environment["USERPROFILE"] = environment["IPYTHONDIR"] = str(home)
-    environment["RSEPM_EDU_DATA"] = str(data_folder().absolute())  # or each submission would draw Creatures anew
-    package = Path(rsepm_edu.__file__).parents[1]
-    if package != Path(sysconfig.get_paths()["purelib"]):  # a checkout: the kernel shall see the same one
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(package), environment.get("PYTHONPATH")]))
+    environment |= dict.fromkeys(("HOME", "USERPROFILE", "IPYTHONDIR", "TMPDIR", "TEMP", "TMP"), home)
+    environment["USER"] = "student"
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"  # what changes in the package's folder is then the notebook's doing
+    environment["RSEPM_EDU_DATA"] = str(_data_folder())  # or each submission would draw Creatures anew
+    environment["CUDA_VISIBLE_DEVICES"] = ""  # the same device for everybody
+    environment["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # as in Jupyter: draws figures, closes them
+    package = str(Path(rsepm_edu.__file__).parents[1])  # a checkout's, or where all packages are
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, environment.get("PYTHONPATH")]))
     return environment

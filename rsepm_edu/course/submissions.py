@@ -1,36 +1,36 @@
 """Checking a student's notebook from outside: does each function that it was to write give the right answers?
 
-The notebook's cells run in a sandbox (sandbox.py). Then the sandbox is given each exercise's inputs, and only the
-numbers that the student's function makes of them come back; the right answers are computed, and compared, here. So it
-does not matter what a cell prints or what became of `check` or of the package in there: right numbers pass, everything
-else does not. The inputs are drawn from another seed than in the notebook.
+The notebook's cells run in a sandbox (sandbox.py). Then the functions that fill the stubs are tried on each exercise's
+inputs in there, and only the numbers that they give come back; the right answers are computed, and compared, here. So
+it does not matter what a cell prints or what became of `check` or of the package in there: right numbers pass,
+everything else does not. The inputs are drawn from another seed than in the notebook.
 
 Cells tagged `solution` are left out: a function that calls the solution below it fails. A function that copies it, or
 that calls the package, gives the right numbers and passes: who wrote it is for the instructor to judge.
 """
 
-import json
-import re
-import warnings
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rsepm_edu.course.checks import Answer, ask, judge
+import rsepm_edu
+from rsepm_edu.course.checks import Answer, judge
 from rsepm_edu.course.exercises import EXERCISES
-from rsepm_edu.course.sandbox import START_SECONDS, Sandbox, one_line
+from rsepm_edu.course.in_sandbox import SEED
+from rsepm_edu.course.notebook_file import code_cells, lesson_of
+from rsepm_edu.course.sandbox import one_line, run_notebook
+from rsepm_edu.course.walls import why_no_walls
+from rsepm_edu.data.creatures import ensure_creatures
 from rsepm_edu.errors import UserError
 
-SEED = 1
-"""Of the inputs; the notebook's own checker draws them with 0."""
 CELL_SECONDS = 300.0
 """Time limit of a cell, and of an exercise: the longest cell of lesson 09, on a slow machine."""
-LARGEST = 1_000_000
-"""A result with more numbers than that is no answer."""
-MIME = "application/vnd.rsepm-edu.answers"
+MEMORY_GB = 4.0
+"""Memory of a notebook's process; every lesson runs within it."""
 
 
 @dataclass(frozen=True)
@@ -61,83 +61,73 @@ class Submission:
         return sum(grade.passed for grade in self.grades)
 
 
-def check_submission(path: str | Path, *, cell_seconds: float = CELL_SECONDS) -> Submission:
+def check_submission(
+    path: str | Path,
+    *,
+    cell_seconds: float = CELL_SECONDS,
+    memory_gb: float = MEMORY_GB,
+    walls: bool | None = None,
+) -> Submission:
     """Run a notebook in a sandbox and check the functions that it was to define.
 
-    Whatever is wrong with the notebook is in the result: the file is no notebook, or none of this course, a cell fails,
-    never ends or ends the kernel.
+    Whatever is wrong with the notebook is in the result: the file is not there, no notebook, or none of this course;
+    a cell fails, never ends or ends its process.
 
     Args:
         path: a notebook file.
-        cell_seconds: time limit of each cell and of each exercise.
+        cell_seconds: time limit of each cell and of each exercise; more than 0, at most a day.
+        memory_gb: limit of its process in GB (2³⁰ bytes), at least 1; more than that and an allocation fails in there.
+        walls: False does without bubblewrap; by default it is used where it is there.
 
     Raises:
-        UserError: there is no such file, the limit is not positive, or Jupyter is not installed.
+        UserError: a limit is out of its range, no sandbox starts, or the notebook changed the installed package (which
+            it cannot do within walls).
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: expected a notebook, got no such file")
-    if cell_seconds <= 0:
-        raise UserError(f"cell_seconds: expected more than 0, got {cell_seconds:g}")
+    if not 0 < cell_seconds <= 86400:  # not NaN either
+        raise UserError(f"cell_seconds: expected more than 0 and at most 86400, got {cell_seconds:g}")
+    if not 1 <= memory_gb <= 1024:
+        raise UserError(f"memory_gb: expected 1 to 1024, got {memory_gb:g}")
     try:
-        cells = _code_cells(path)
+        cells = code_cells(Path(path))
     except ValueError as error:
-        return Submission(str(path), None, (), f"expected a Jupyter notebook, got {error}")
-    lesson = _lesson("\n".join(source for _, source in cells))
+        return Submission(str(path), None, (), f"expected a Jupyter notebook, {error}")
+    source = "\n".join(source for _, source in cells)
+    lesson = lesson_of(source)
     if lesson is None:
         return Submission(str(path), None, (), "expected a lesson of this course with exercises, got another notebook")
     names = [name for name in EXERCISES if name.startswith(f"{lesson}.")]
-    with Sandbox(cell_seconds) as sandbox:
-        sandbox.run(f"import {__name__}", seconds=START_SECONDS)  # torch is slow to come; no cell's fault
-        problem = None
-        for number, source in cells:
-            found = sandbox.run(source).problem
-            problem = problem or (found and f"code cell {number} {found}")
-            if not sandbox.alive:
-                problem = f"code cell {number} {found}"
-                break
-        grades = tuple(_grade(sandbox, name) for name in names)
-    return Submission(str(path), lesson, grades, problem)
+    if walls is None:
+        walls = why_no_walls() is None
+    before = None if walls else _package_files()
+    found = run_notebook(
+        [source for _, source in cells],
+        names,
+        seconds=cell_seconds,
+        memory=int(memory_gb * 2**30),
+        drawn=ensure_creatures() if "start(" in source else None,
+        walls=walls,
+    )
+    if before is not None:
+        _expect_unchanged(before, path)
+    problems = [f"code cell {cells[i][0]} {problem}" for i, problem in enumerate(found.problems) if problem]
+    ended_in_a_cell = found.end is not None and len(found.problems) < len(cells)
+    if ended_in_a_cell:
+        problems.insert(0, f"code cell {cells[len(found.problems)][0]} {found.end}")
+    grades = []
+    for i, name in enumerate(names):
+        if i < len(found.answers):
+            grades.append(_grade(name, found.answers[i]))
+        elif i == len(found.answers) and not ended_in_a_cell:
+            grades.append(Grade(name, False, f"Not yet: your function {found.end}."))
+        else:
+            grades.append(Grade(name, False, "Not checked: the notebook's process had ended."))
+    return Submission(str(path), lesson, tuple(grades), problems[0] if problems else None)
 
 
-def _code_cells(path: Path) -> list[tuple[int, str]]:
-    """Number (from 1, among the code cells) and source of the cells to run; ValueError says what else the file is."""
-    try:
-        import nbformat
-    except ModuleNotFoundError:
-        raise UserError("check: expected nbformat (pip install 'rsepm-edu[notebooks]'), got none") from None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # missing cell ids and the like: not the student's doing
-            notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
-            nbformat.validate(notebook)
-    except OSError:
-        raise
-    except Exception as error:  # nbformat meets half a notebook with whatever breaks first
-        raise ValueError(one_line(f"{type(error).__name__}: {error}")) from None
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    solution = ["solution" in cell.metadata.get("tags", []) for cell in code]
-    return [(i + 1, cell.source) for i, cell in enumerate(code) if not solution[i]]
-
-
-def _lesson(source: str) -> str | None:
-    """The lesson that a notebook's code says it is, if that lesson has exercises."""
-    for pattern in (r"""\bstart\(\s*["'](\d\d)["']""", r"""\bcheck\(\s*["'](\d\d)\."""):
-        for number in re.findall(pattern, source):
-            if any(name.startswith(f"{number}.") for name in EXERCISES):
-                return str(number)
-    return None
-
-
-def _grade(sandbox: Sandbox, name: str) -> Grade:
+def _grade(name: str, sent: Any) -> Grade:
     exercise = EXERCISES[name]
-    if not sandbox.alive:
-        return Grade(name, False, "Not checked: the kernel had stopped.")
-    result = sandbox.run(f"__import__({__name__!r}, fromlist=['_']).send_answers({name!r})")
-    if result.problem is not None:
-        return Grade(name, False, f"Not yet: your function {result.problem}.")
     cases = exercise.inputs(torch.Generator().manual_seed(SEED))
-    answers = _decode(result.displayed)
+    answers = _read_answers(sent)
     if len(answers) != len(cases):
         return Grade(name, False, "Not checked: no answers came back that can be read.")
     line = ""
@@ -148,48 +138,33 @@ def _grade(sandbox: Sandbox, name: str) -> Grade:
     return Grade(name, True, f"Solved on {len(cases)} inputs; the last: {line}")
 
 
-# --- what crosses from the sandbox -----------------------------------------------------------------------------------
+def _read_answers(sent: Any) -> list[Answer]:
+    """The answers in what a sandbox sent; none where that is not what `in_sandbox.encode` makes."""
 
+    def read() -> Iterator[Answer]:
+        for item in sent:
+            if "problem" in item:
+                yield Answer(None, one_line(str(item["problem"])))
+            else:
+                yield Answer(torch.tensor(item["values"], dtype=torch.float64).reshape(item["shape"]))
 
-def send_answers(name: str) -> None:
-    """In the sandbox: run the student's function of that exercise on its inputs, hand out what it gives.
-
-    Nothing that is sent from there is believed but the numbers, and they are compared outside.
-    """
-    from IPython.core.getipython import get_ipython
-    from IPython.display import display
-
-    shell = get_ipython()
-    assert shell is not None, "send_answers runs in a sandbox only"
-    function = shell.user_ns.get(name.partition(".")[2])
-    if function is None:
-        answers = [Answer(None, f"Not yet: the notebook defines no function {name.partition('.')[2]}.")]
-        answers *= len(EXERCISES[name].inputs(torch.Generator().manual_seed(SEED)))
-    else:
-        answers = [ask(function, inputs) for inputs in EXERCISES[name].inputs(torch.Generator().manual_seed(SEED))]
-    display({MIME: json.dumps([_encode(answer) for answer in answers])}, raw=True)
-
-
-def _encode(answer: Answer) -> dict[str, Any]:
-    if answer.values is None:
-        return {"problem": answer.problem}
-    if answer.values.numel() > LARGEST:
-        return {"problem": f"Not yet: got {answer.values.numel()} numbers, far too many."}
-    return {"shape": list(answer.values.shape), "values": answer.values.flatten().tolist()}
-
-
-def _decode(displayed: Sequence[dict[str, Any]]) -> list[Answer]:
-    """The answers in what a sandbox displayed; none where that is not what `send_answers` sends."""
-    texts = [data[MIME] for data in displayed if MIME in data]
     try:
-        return list(_read_answers(json.loads(texts[-1])))
+        return list(read())
     except (IndexError, KeyError, TypeError, ValueError, RuntimeError, RecursionError, OverflowError):
         return []
 
 
-def _read_answers(sent: list[dict[str, Any]]) -> Iterator[Answer]:
-    for item in sent:
-        if "problem" in item:
-            yield Answer(None, one_line(str(item["problem"])))
-        else:
-            yield Answer(torch.tensor(item["values"], dtype=torch.float64).reshape(item["shape"]))
+def _package_files() -> dict[str, str]:
+    package = Path(rsepm_edu.__file__).parent
+    files = (path for path in sorted(package.rglob("*")) if path.is_file())
+    return {str(path.relative_to(package)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def _expect_unchanged(before: dict[str, str], path: str | Path) -> None:
+    after = _package_files()
+    changed = sorted(name for name in {*before, *after} if before.get(name) != after.get(name))
+    if changed:
+        raise UserError(
+            f"{path}: expected a notebook that leaves the installed package alone, got one that changed "
+            f"{one_line(', '.join(changed))}; install the package anew before anything else is checked"
+        )

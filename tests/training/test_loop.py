@@ -299,7 +299,7 @@ def test_mixings_may_share_what_comes_before_mixing(tiny: TrainConfig, creatures
     run(config, creatures, tmp_path / "straight")
     assert differing(tmp_path / "shared", tmp_path / "straight") == []
     message = error_of(lambda: run(tiny, creatures, tmp_path / "shared", resume=True))
-    assert "mixing = 'cutmix'" in message and message.endswith("got 'edgepredictmix'")
+    assert "mixing = 'cutmix'" in message and message.endswith("got 'epm'")
 
 
 def test_a_run_that_is_there_is_not_overwritten(tiny: TrainConfig, creatures: Path, straight: Path) -> None:

@@ -1,6 +1,7 @@
 """The exercises of all lessons: what they compute, on which inputs they are tried.
 
-A name is the lesson's number, a dot, and the name of the function that the student writes.
+A name is the lesson's number, a dot, and a function. The student's function has that name too, unless the lesson uses
+it for something else: `stub_of` tells.
 """
 
 from rsepm_edu.course.exercises import (
@@ -36,4 +37,9 @@ EXERCISES: dict[str, Exercise] = {
     **lesson_12.EXERCISES,
 }
 
-__all__ = ["EXERCISES", "Exercise"]
+__all__ = ["EXERCISES", "Exercise", "stub_of"]
+
+
+def stub_of(name: str) -> str:
+    """The name that an exercise's function has in the notebook: nothing else in the lesson has it."""
+    return EXERCISES[name].stub or name.partition(".")[2]

@@ -12,9 +12,11 @@ class Exercise:
     """One function to write.
 
     reference: the right answer, a tensor or several numbers. inputs: some argument tuples for it,
-    tensors, lists of tensors or plain values. tolerance: allowed absolute difference.
+    tensors, lists of tensors or plain values. tolerance: allowed absolute difference. stub: the name of the
+    student's function, where the lesson itself uses that of the exercise for something else.
     """
 
     reference: Callable[..., Any]
     inputs: Callable[[Generator], list[tuple[Any, ...]]]
     tolerance: float = 1e-5
+    stub: str | None = None

@@ -58,5 +58,5 @@ def _curves(generator: Generator) -> list[tuple[Any, ...]]:
 EXERCISES: dict[str, Exercise] = {
     "05.class_points": Exercise(class_points, _confusions),
     "05.sweep_points": Exercise(sweep_points, _maps),
-    "05.lowest_diagonal": Exercise(lowest_diagonal, _curves),
+    "05.lowest_diagonal": Exercise(lowest_diagonal, _curves, stub="best_threshold"),
 }

@@ -69,7 +69,7 @@ def _pasted(generator: Generator) -> list[tuple[Any, ...]]:
 
 
 EXERCISES: dict[str, Exercise] = {
-    "07.choose_half": Exercise(choose_half, _draws, tolerance=0),
-    "07.saliency_weight": Exercise(saliency_weight, _saliencies),
-    "07.visible_tags": Exercise(visible_tags, _pasted, tolerance=0),
+    "07.choose_half": Exercise(choose_half, _draws, tolerance=0, stub="choose"),
+    "07.saliency_weight": Exercise(saliency_weight, _saliencies, stub="weight_of"),
+    "07.visible_tags": Exercise(visible_tags, _pasted, tolerance=0, stub="still_seen"),
 }

@@ -62,5 +62,5 @@ def _walks(generator: Generator) -> list[tuple[Any, ...]]:
 EXERCISES: dict[str, Exercise] = {
     "11.mean_field_step": Exercise(mean_field_step, _fields),
     "11.affinity_from": Exercise(affinity_from, _rows),
-    "11.walk": Exercise(walk, _walks),
+    "11.walk": Exercise(walk, _walks, stub="walk_of"),
 }

@@ -57,6 +57,6 @@ def _sweeps(generator: Generator) -> list[tuple[Any, ...]]:
 
 EXERCISES: dict[str, Exercise] = {
     "12.paired_range": Exercise(paired_range, _seeds),
-    "12.turned_pairs": Exercise(turned_pairs, _orders, tolerance=0),
+    "12.turned_pairs": Exercise(turned_pairs, _orders, tolerance=0, stub="count_turned"),
     "12.dishonest_row": Exercise(dishonest_row, _sweeps, tolerance=0),
 }
