@@ -21,7 +21,7 @@ NAMED = ("RSEPM_EDU_VOC", "RSEPM_EDU_VOC_NETWORK")
 
 # Lesson 10: hours on a GPU, days without one. And what takes their place here.
 FULL_SIZE = '"val", preset("voc-t4")'
-SMALL = '"train", preset("voc-sample-cpu", weights="none", size=96, split="train", epochs=2, seed_start=0, mix_start=1)'
+SMALL = '"train", preset("voc-sample-cpu", weights="none", size=96, split="train", epochs=2, rs_start=0, mix_start=1)'
 
 pytestmark = [
     pytest.mark.voc,
