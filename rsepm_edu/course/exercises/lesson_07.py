@@ -32,8 +32,12 @@ def visible_tags(mask: Tensor, paste: Tensor, tags: Tensor, min_visible: float) 
     above = torch.where(paste, hidden, 0)
     image, more = torch.zeros(1, 1, *mask.shape), torch.cat([tags, torch.zeros(1)])[None]
     chosen = torch.arange(hidden)[None] == hidden - 1
-    upper, lower = Mixed.unmixed(image, more, above[None]), Mixed.unmixed(image, more, mask[None])
-    mixed = paste_classes(upper, lower, chosen, min_visible=min_visible)
+    mixed = paste_classes(
+        Mixed.unmixed(image, more, above[None]),
+        Mixed.unmixed(image, more, mask[None]),
+        chosen,
+        min_visible=min_visible,
+    )
     return mixed.tags[0, : len(tags)]
 
 
