@@ -84,14 +84,14 @@ CONFIGS: dict[str, TrainConfig] = {
     CREATURES_CAM: CAM,
     # The raw maps reach 60 here; with the paper's weight of 4 their difference drowns the tags.
     CREATURES_PUZZLE: replace(CAM, method="puzzle", epochs=8, learning_rate=1e-3, puzzle_alpha=0.5),
-    # Six epochs of RecurSeed after twenty of classification alone. Decoder and thresholds are those of
+    # Twelve epochs of RecurSeed after twenty of classification alone. Decoder and thresholds are those of
     # the preset creatures-cpu, whose values were found with masks (an ORACLE, see training/config.py).
     CREATURES_RS: replace(
         CAM,
         method="rs",
         decoder_channels=48,
         decoder_rates=(2, 4, 6),
-        epochs=26,
+        epochs=32,
         rs_start=20,
         scg_threshold=0.85,
         certain=0.55,
@@ -104,11 +104,12 @@ GO_ON = (CREATURES_PUZZLE, CREATURES_RS)
 """Start as creatures_cam; for creatures_rs it stands in for the epochs of classification alone."""
 
 FILM_PICTURES = 6
+FILM_EPOCHS = 2  # between two frames
 SCORED_PICTURES = 100
 
 
 class Recorder:
-    """Looks at the averaged network after each epoch of RecurSeed and before the first; changes nothing."""
+    """Looks at the averaged network before RecurSeed and after every second epoch of it; changes nothing."""
 
     def __init__(self, config: TrainConfig, root: Path) -> None:
         self.config = config
@@ -119,7 +120,9 @@ class Recorder:
         _, self.tags, _ = self._batch(range(min(FILM_PICTURES, len(self.dataset))))
 
     def __call__(self, trainer: Trainer) -> None:
-        """Take a frame and score the state."""
+        """Take a frame and score the state, where it is time."""
+        if (trainer.epoch - self.config.rs_start) % FILM_EPOCHS:
+            return
         images, tags, _ = self._batch(range(len(self.tags)))
         self.epochs.append(trainer.epoch)
         self.frames.append(take_frame(self.config, trainer.average.network, images, tags))
@@ -133,7 +136,7 @@ class Recorder:
 
     def _score(self, trainer: Trainer) -> dict[str, Any]:
         classes = self.dataset.classes
-        sweeps = {name: ThresholdSweep(len(classes)) for name in ("cam", "seed", "refined_seed", "decoder")}
+        sweeps = {name: ThresholdSweep(len(classes)) for name in ("cam", "scg_map", "rs_map", "decoder")}
         labels = len(classes) + 1
         argmax = torch.zeros(labels, labels, dtype=torch.int64)
         labelled, right, pixels = 0, 0, 0

@@ -24,7 +24,7 @@ from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.step import Batch, refine
 
 CREATURES_RS_FILM = "creatures_rs_film"
-"""The first six pictures of Creatures' `train`: creatures_cam, then each of six epochs of RecurSeed."""
+"""The first six pictures of Creatures' `train`: creatures_cam, then after every second of twelve epochs of RecurSeed."""
 
 
 class Frame(NamedTuple):
