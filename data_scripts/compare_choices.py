@@ -26,7 +26,6 @@ from rsepm_edu.evaluation.inference import SCALES
 from rsepm_edu.evaluation.scoring import score_seeds
 from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.training.checkpoint import load_checkpoint, load_network
-from rsepm_edu.training.config import WITHOUT_DECODER
 
 VOC_6 = ("cat", "cow", "dog", "horse", "person", "sheep")
 
@@ -78,7 +77,7 @@ def compare(options: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
         config = load_checkpoint(options.checkpoint).config
         network, made_of, seed = load_network(options.checkpoint), asdict(config) | {"weights": ""}, config.seed
         settings |= {"scg_threshold": config.scg_threshold, "pamr_stride": config.pamr_stride}
-        settings["decode"] = config.method not in WITHOUT_DECODER
+        settings["decode"] = "decoder" in network.learnt
     network = network.to(memory_format=torch.channels_last)
     ways = tuple(options.ways.split(","))
     chosen = choose_thresholds(network, dataset, ways=ways, pictures=len(dataset), **settings)

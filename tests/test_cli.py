@@ -15,7 +15,9 @@ from rsepm_edu.cli import demo
 from rsepm_edu.data.palette import read_mask
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.evaluation.choosing import DEFAULT_WAYS
+from rsepm_edu.evaluation.scoring import SEEDS
 from rsepm_edu.training import loop
+from rsepm_edu.training.checkpoint import load_checkpoint, save_checkpoint
 from rsepm_edu.training.config import preset
 from rsepm_edu.training.keeping import LAST
 
@@ -290,6 +292,34 @@ def test_demo_trains_scores_and_draws(
     assert list((out / "panels").glob("*.png")) and len(list((out / "masks").glob("*.png"))) == 6
     assert (out / "table" / "table.json").is_file()
     assert "finished" in fails(capsys, "demo", "--out", out)
+
+
+def test_a_head_that_was_never_trained_is_not_shown(
+    run: Path, creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run was to reach RS+EPM, and this is its state after one epoch of tags alone."""
+    early = tmp_path / "early.pt"
+    save_checkpoint(early, replace(load_checkpoint(run / LAST), epoch=1, batch=0))
+    data = ("--root", creatures, "--scales", "1.0", "--quiet")
+    capsys.readouterr()
+    assert cli.main([*map(str, ["evaluate", early, *data, "--format", "json"])]) == 0
+    assert {row["method"] for row in json.loads(capsys.readouterr().out)} == set(SEEDS)
+    assert cli.main([*map(str, ["choose", early, *data, "--pictures", "2"])]) == 0
+    assert "decoder" not in capsys.readouterr().out
+    line = fails(capsys, "evaluate", early, *data, "--final")
+    assert f"--final: expected a network whose decoder was trained, got {early}, trained as far as cam" in line
+    begin = ("multistage", early, *data[:2], "--preset", "creatures-cpu", "--out", tmp_path / "out")
+    line = fails(capsys, *begin, "--map", "decoder")
+    assert f"seed_map: expected a head that {early} has trained (cam), got decoder" in line
+
+
+def test_a_schedule_that_never_reaches_its_method_is_refused(
+    creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin = ("train", "--preset", "creatures-cpu", "--root", creatures, "--out", tmp_path / "run")
+    line = fails(capsys, *begin, "--set", "epochs=10", "--set", "method=rs")
+    assert "epochs: expected enough to reach rs (" in line and "got 10, which end in cam; change epochs" in line
+    assert not (tmp_path / "run").exists()
 
 
 # multistage

@@ -9,8 +9,7 @@ from rsepm_edu.data.creatures import ensure_creatures
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.choosing import PICTURES, choose_thresholds, rank_checkpoints
-from rsepm_edu.training.checkpoint import load_checkpoint, load_network
-from rsepm_edu.training.config import WITHOUT_DECODER, TrainConfig
+from rsepm_edu.training.checkpoint import Checkpoint, load_checkpoint, load_network
 
 
 def add_command(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +37,7 @@ def _choose(options: argparse.Namespace) -> None:
         checkpoint = load_checkpoint(path)
         expect_classes(dataset, checkpoint.classes)
         network = on_device(load_network(path), options.device)
-        settings = _seed_settings(checkpoint.config, options)
+        settings = _seed_settings(checkpoint, options)
         seen[str(path)] = choose_thresholds(
             network, dataset, ways=options.choose, pictures=options.pictures, **settings
         )
@@ -52,12 +51,12 @@ def _choose(options: argparse.Namespace) -> None:
                 print(f"    {value:.4f}  {seed:<13} θ {threshold:.2f}")
 
 
-def _seed_settings(config: TrainConfig, options: argparse.Namespace) -> dict[str, Any]:
+def _seed_settings(checkpoint: Checkpoint, options: argparse.Namespace) -> dict[str, Any]:
     """How the seeds of a checkpoint are made, to choose and to score."""
     return {
         "scales": options.scales,
-        "decode": config.method not in WITHOUT_DECODER,
-        "scg_threshold": config.scg_threshold,
-        "pamr_stride": config.pamr_stride,
+        "decode": "decoder" in checkpoint.learnt,
+        "scg_threshold": checkpoint.config.scg_threshold,
+        "pamr_stride": checkpoint.config.pamr_stride,
         "progress": not options.quiet,
     }

@@ -40,7 +40,7 @@ from rsepm_edu.files import atomic_write_text
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.models.segmenters import Segmenter
 from rsepm_edu.training.checkpoint import load_checkpoint, load_network
-from rsepm_edu.training.config import WITHOUT_DECODER, TrainConfig, method_name
+from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.distributed import World, joined
 from rsepm_edu.training.segmentation import SegmentationConfig, is_segmenter, load_segmenter, read_segmentation_config
 from rsepm_edu.viz.cases import save_cases
@@ -96,18 +96,28 @@ def add_command(parser: argparse.ArgumentParser) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     with joined(options.device) as world:
         with world.one_voice():
-            network, config = _load(options.checkpoint)
+            network, config, name = _load(options.checkpoint)
+            if options.final and isinstance(network, SingleStageNetwork) and "decoder" not in network.learnt:
+                raise UserError(
+                    f"--final: expected a network whose decoder was trained, got {options.checkpoint}, trained as far "
+                    f"as {name}; without --final its CAM is scored"
+                )
         network = on_device(network, world.device)
         if options.final or isinstance(network, Segmenter) or isinstance(config, SegmentationConfig):
-            _evaluate_final(options, world, network, config)
+            _evaluate_final(options, world, network, config, name)
         else:
             _evaluate_seeds(options, world, network, config)
 
 
-def _load(path: Path) -> tuple[SingleStageNetwork | Segmenter, TrainConfig | SegmentationConfig]:
+def _load(path: Path) -> tuple[SingleStageNetwork | Segmenter, TrainConfig | SegmentationConfig, str]:
+    """Network, settings, and what tables call it: the segmenter's head, or the phase that the training had reached."""
     if is_segmenter(path):
-        return load_segmenter(path), read_segmentation_config(path)
-    return load_network(path), load_checkpoint(path).config
+        config = read_segmentation_config(path)
+        return load_segmenter(path), config, config.head
+    checkpoint = load_checkpoint(path)
+    if checkpoint.phase is None:
+        raise UserError(f"{path}: expected a trained network, got one before its first step")
+    return load_network(path), checkpoint.config, checkpoint.phase.name
 
 
 def _evaluate_final(
@@ -115,10 +125,10 @@ def _evaluate_final(
     world: World,
     network: SingleStageNetwork | Segmenter,
     config: TrainConfig | SegmentationConfig,
+    name: str,
 ) -> None:
     """The segmentation, without tags."""
     split = options.split or "val"
-    name = config.head if isinstance(config, SegmentationConfig) else method_name(config.method, config.mixing)
     method = f"{name} segmentation on {split}"
     with world.one_voice():
         dataset = _scored_split(options, split, network.classes)
@@ -141,7 +151,7 @@ def _evaluate_seeds(
 ) -> None:
     """Every map as a seed, tags given."""
     split = options.split or "train"
-    decode = config.method not in WITHOUT_DECODER
+    decode = "decoder" in network.learnt
     with world.one_voice():
         dataset = _scored_split(options, split, network.classes)
         classes = _parse_classes(options.classes, dataset.classes)

@@ -12,7 +12,6 @@ from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation import tables
 from rsepm_edu.models.segmenters import Head
 from rsepm_edu.training.checkpoint import load_checkpoint
-from rsepm_edu.training.config import WITHOUT_DECODER
 from rsepm_edu.training.keeping import LAST
 from rsepm_edu.training.multistage import (
     STAGE_PRESETS,
@@ -106,8 +105,8 @@ def _multistage(options: argparse.Namespace) -> None:
 
 def _multistage_config(options: argparse.Namespace) -> MultistageConfig:
     changes: dict[str, Any] = {"walk": options.walk, "crf": options.crf}
-    method = load_checkpoint(options.checkpoint).config.method
-    changes["seed_map"] = options.map or ("cam" if method in WITHOUT_DECODER else "decoder")
+    learnt = load_checkpoint(options.checkpoint).learnt
+    changes["seed_map"] = options.map or ("decoder" if "decoder" in learnt else "cam")
     if options.split is not None:
         changes["split"] = options.split
     if options.threshold is not None:

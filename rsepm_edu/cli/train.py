@@ -29,7 +29,7 @@ def add_command(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", required=True, help=f"settings to start from: {names}")
     parser.add_argument("--root", type=Path, help="VOC devkit (holds JPEGImages); default for creatures-cpu: Creatures")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, logs and pictures")
-    add_changes(parser, "--set epochs=10 --set method=rs")
+    add_changes(parser, "--set epochs=30 --set method=rs")
     parser.add_argument(
         "--resume",
         nargs="?",

@@ -11,6 +11,8 @@ from rsepm_edu.errors import UserError
 from rsepm_edu.files import atomic_path
 from rsepm_edu.models.network import SingleStageNetwork, build_network
 from rsepm_edu.training.config import Settings, TrainConfig
+from rsepm_edu.training.losses import Phase
+from rsepm_edu.training.progress import learnt_heads, reached_phase
 
 FORMAT = 1
 
@@ -38,6 +40,16 @@ class Checkpoint:
     def progress(self) -> tuple[int, int]:
         """Epochs and batches done: the greater, the further."""
         return self.epoch, self.batch
+
+    @property
+    def phase(self) -> Phase | None:
+        """The phase the run has come to, whatever method it was started with; None before its first step."""
+        return reached_phase(self.config, self.progress)
+
+    @property
+    def learnt(self) -> tuple[str, ...]:
+        """The heads that the run has trained so far, of "cam" and "decoder": readers of networks ask this alone."""
+        return learnt_heads(self.config, self.progress)
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -125,7 +137,7 @@ def network_from_config(
 
 
 def load_network(path: str | Path) -> SingleStageNetwork:
-    """The averaged network of a checkpoint, on the CPU, in evaluation mode.
+    """The averaged network of a checkpoint, on the CPU, in evaluation mode; its ``learnt`` names the trained heads.
 
     Raises:
         UserError: see ``load_checkpoint``.
@@ -133,4 +145,5 @@ def load_network(path: str | Path) -> SingleStageNetwork:
     checkpoint = load_checkpoint(path)
     network = network_from_config(checkpoint.config, checkpoint.classes, weights="none")
     network.load_state_dict(checkpoint.ema)
+    network.learnt = checkpoint.learnt
     return network.eval()

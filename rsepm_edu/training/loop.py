@@ -49,6 +49,7 @@ from rsepm_edu.training.optimizer import (
     set_learning_rate,
     training_mode,
 )
+from rsepm_edu.training.progress import expect_method_reached
 from rsepm_edu.training.report import TrainingLog
 
 
@@ -249,7 +250,8 @@ def train(
         The averaged network, in evaluation mode.
 
     Raises:
-        UserError: data, settings or folder do not go together, or the device has too little memory.
+        UserError: data, settings or folder do not go together, the epochs end before the method begins, or the device
+            has too little memory.
         NotFiniteError: a loss term left the finite numbers; last.pt is the last good state.
         KeyboardInterrupt: it was told to stop; last.pt is the state at that moment.
     """
@@ -273,6 +275,7 @@ def _train(
     on_epoch: Callable[[Trainer, dict[str, Any]], None] | None,
 ) -> SingleStageNetwork:
     with world.one_voice():
+        expect_method_reached(config)
         dataset = training_dataset(config, root)
         if len(dataset) < 2:
             raise UserError(f"{root}: expected at least 2 pictures in {config.split}, got {len(dataset)}")

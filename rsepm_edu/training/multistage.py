@@ -38,7 +38,7 @@ from rsepm_edu.models.affinity import WalkNetwork
 from rsepm_edu.models.device import resolve_device
 from rsepm_edu.models.segmenters import Head, Segmenter
 from rsepm_edu.training.checkpoint import load_checkpoint, load_network
-from rsepm_edu.training.config import WITHOUT_DECODER, Settings
+from rsepm_edu.training.config import Settings
 from rsepm_edu.training.keeping import LAST
 from rsepm_edu.training.labelled import RESUMABLE, LabelledConfig
 from rsepm_edu.training.segmentation import SEGMENTATION_PRESETS, SegmentationConfig, train_segmenter
@@ -216,9 +216,10 @@ class Multistage:
                 f"{checkpoint}: expected the data's classes {', '.join(self.dataset.classes)}, "
                 f"got {', '.join(single.classes)}"
             )
-        if config.stages.seed_map == "decoder" and single.config.method in WITHOUT_DECODER:
+        if config.stages.seed_map not in single.learnt:
+            trained = " and ".join(single.learnt) or "nothing yet"
             raise UserError(
-                f"seed_map: expected cam for a network trained with method {single.config.method}, got decoder"
+                f"seed_map: expected a head that {checkpoint} has trained ({trained}), got {config.stages.seed_map}"
             )
         self.network = load_network(checkpoint).to(self.device).to(memory_format=torch.channels_last)
 

@@ -286,7 +286,8 @@ def test_a_decoder_that_was_never_trained_gives_no_seeds(
 ) -> None:
     train(replace(tiny, method="cam", epochs=1), creatures, tmp_path / "cam", device="cpu", progress=False)
     message = error_of(lambda: Multistage(tmp_path / "cam" / "last.pt", creatures, tmp_path, settings, device="cpu"))
-    assert message == "seed_map: expected cam for a network trained with method cam, got decoder"
+    last = tmp_path / "cam" / "last.pt"
+    assert message == f"seed_map: expected a head that {last} has trained (cam), got decoder"
 
 
 def test_a_folder_is_claimed_for_one_record(tmp_path: Path) -> None:
