@@ -225,6 +225,11 @@ def test_what_a_user_can_get_wrong(
         ((*begin, "--set", "epoch=3"), "--set: expected a setting"),
         ((*begin, "--set", "epochs=many"), "--set epochs: expected a value like 20, got 'many'"),
         ((*begin, "--set", "epochs=0"), "epochs: expected at least 1, got 0"),
+        ((*begin, "--set", "scale=()"), "scale: expected numbers like (0.35, 1.0), got ()"),
+        ((*begin, "--set", "decoder_rates=('a',)"), "decoder_rates: expected numbers like (6, 12, 18), got ('a',)"),
+        ((*begin, "--set", "decoder_rates=(0,)"), "decoder_rates: expected whole numbers from 1 to 999, got (0,)"),
+        ((*begin, "--set", "poly_power=1e999"), "poly_power: expected a number up to 3.4e+38, got inf"),
+        ((*begin, "--root", creatures, "--device", "meta"), "device: expected cpu or a GPU that is there, got 'meta'"),
         ((*begin, "--root", creatures, "--device", "abacus"), "device: expected cpu or a GPU that is there"),
         ((*begin, "--root", creatures, "--resume"), "expected a checkpoint, got no such file"),
         (("train", "--preset", "voc-gpu", "--out", out), "--root: expected the folder of the data"),
@@ -258,7 +263,10 @@ def test_what_a_user_can_get_wrong(
         [],
         ["paint"],
         ["train"],
-        ["segment", "a.pt", "b.jpg", "--out", "c", "--scales", "0"],
+        *(
+            ["segment", "a.pt", "b.jpg", "--out", "c", "--scales", s]
+            for s in ("0", "nan", "inf", "1e99", "1000", "1,,2")
+        ),
         ["choose", "a.pt", "--choose", "x"],
     ],
 )

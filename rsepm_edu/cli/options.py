@@ -10,7 +10,7 @@ from torch import nn
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.choosing import CRITERIA, DEFAULT_WAYS
-from rsepm_edu.evaluation.inference import SCALES
+from rsepm_edu.evaluation.inference import GREATEST_SCALE, LEAST_SCALE, SCALES
 from rsepm_edu.models.device import resolve_device
 from rsepm_edu.training.config import Settings
 
@@ -38,8 +38,10 @@ def _parse_scales(text: str) -> tuple[float, ...]:
         scales = tuple(float(part) for part in text.split(","))
     except ValueError:
         scales = ()
-    if not scales or min(scales) <= 0:
-        raise argparse.ArgumentTypeError(f"expected positive numbers like 1.0,0.5, got {text!r}")
+    if not scales or not all(LEAST_SCALE <= scale <= GREATEST_SCALE for scale in scales):
+        raise argparse.ArgumentTypeError(
+            f"expected numbers from {LEAST_SCALE} to {GREATEST_SCALE} like 1.0,0.5, got {text!r}"
+        )
     return scales
 
 

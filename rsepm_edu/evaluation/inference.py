@@ -29,6 +29,8 @@ from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.models.segmenters import Segmenter
 
 SCALES: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
+LEAST_SCALE, GREATEST_SCALE = 0.1, 4.0
+"""What settings and options may ask for: at 4.0 a photograph of 500 pixels has as many as one of 2000."""
 
 TAG_THRESHOLD = 0.34
 """Probability from which a class counts as present when no tags are given (released setting)."""

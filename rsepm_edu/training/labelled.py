@@ -54,6 +54,9 @@ class LabelledConfig(Settings):
 
     def _check(self) -> None:
         """What every subclass checks in ``__post_init__``."""
+        self._kinds()
+        for name, most in (("size", 8192), ("workers", 512), ("epochs", 10**6)):
+            self._at_most(name, most)
         self._choice("precision", get_args(Precision))
         for name in ("epochs", "batch_size", "size"):
             self._at_least(name, 1)

@@ -29,7 +29,7 @@ from torch import nn
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.crf import FINAL_SIGMAS, LABEL_SIGMAS, Sigmas, refine_labels, refine_probabilities
-from rsepm_edu.evaluation.inference import SCALES
+from rsepm_edu.evaluation.inference import GREATEST_SCALE, LEAST_SCALE, SCALES
 from rsepm_edu.evaluation.stored import choose_stored_threshold, score_stored_masks, sweep_stored_seeds
 from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.evaluation.thresholds import THRESHOLDS
@@ -82,6 +82,7 @@ class StageConfig(Settings):
     final_scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)  # of the segmenter's result, each with its mirror image [P]
 
     def __post_init__(self) -> None:
+        self._kinds()
         self._choice("seed_map", get_args(SeedMap))
         self._choice("walk", get_args(Walk))
         self._at_least("seed_stride", 1)
@@ -95,8 +96,10 @@ class StageConfig(Settings):
                 f"got {self.background}, {self.foreground}"
             )
         for name in ("scales", "final_scales"):
-            if not getattr(self, name) or not min(getattr(self, name)) > 0:
-                raise UserError(f"{name}: expected positive numbers, got {getattr(self, name)}")
+            if not all(LEAST_SCALE <= scale <= GREATEST_SCALE for scale in getattr(self, name)):
+                raise UserError(
+                    f"{name}: expected numbers from {LEAST_SCALE} to {GREATEST_SCALE}, got {getattr(self, name)}"
+                )
         for name in ("label_sigmas", "final_sigmas"):
             if len(getattr(self, name)) != 3 or not min(getattr(self, name)) > 0:
                 raise UserError(f"{name}: expected three numbers above 0, got {getattr(self, name)}")

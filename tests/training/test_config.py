@@ -96,7 +96,15 @@ WRONG: list[tuple[str, Any]] = [
     *[(name, value) for name in ("momentum", "ema_decay") for value in (-0.1, 1.0, nan)],
     ("cam_weight", nan),
     *[("scg_threshold", value) for value in (-0.1, 1.1, nan)],
-    *[("scale", value) for value in ((0.0, 1.0), (0.8, 0.4), (0.5, 1.1), (nan, 1.0))],
+    *[("scale", value) for value in ((0.0, 1.0), (0.8, 0.4), (0.5, 1.1), (nan, 1.0), (), (0.5,), (0.2, 0.5, 1.0))],
+    *[("decoder_rates", value) for value in (("a",), (0,), (1.5,), (), 6)],
+    *[(name, value) for name in ("jitter", "poly_power", "certain") for value in (inf, nan)],
+    *[("learning_rate", value) for value in (1e99, 10**99, "0.1")],
+    ("decoder_channels", 9_999_999_999),
+    ("size", 10**9),
+    *[("epochs", value) for value in (10**30, 2.5, True, "3")],
+    ("separable", 1),
+    ("split", 3),
 ]
 
 
@@ -110,7 +118,7 @@ def test_a_value_out_of_range_is_named(name: str, value: Any) -> None:
 def test_what_must_go_together() -> None:
     with pytest.raises(UserError, match="^accumulate: expected a divisor of batch_size 32, got 3$"):
         TrainConfig(accumulate=3)
-    for certain, uncertain in ((0.1, 0.5), (0.5, 0.5), (1.1, 0.1), (0.5, -0.1), (nan, 0.1)):
+    for certain, uncertain in ((0.1, 0.5), (0.5, 0.5), (1.1, 0.1), (0.5, -0.1)):
         with pytest.raises(UserError, match="^certain, uncertain: expected 0 <= uncertain < certain <= 1, got "):
             TrainConfig(certain=certain, uncertain=uncertain)
 
