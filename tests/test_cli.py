@@ -204,7 +204,7 @@ def test_segment_writes_palette_masks_and_overlays_of_the_pictures_size(run: Pat
     out = tmp_path / "out"
     assert cli.main(["segment", str(run / LAST), str(tmp_path), "--out", str(out), "--scales", "1.0,0.5"]) == 0
     assert sorted(path.name for path in out.iterdir()) == [
-        *("grey.png", "grey_overlay.png", "wide.png", "wide_overlay.png")
+        *("grey.png", "grey_overlay.png", "segment.json", "wide.png", "wide_overlay.png")
     ]
     for name, (width, height) in sizes.items():
         assert read_mask(out / f"{name}.png").shape == (height, width)

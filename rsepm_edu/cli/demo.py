@@ -5,12 +5,14 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from rsepm_edu.cli.options import add_common
+from rsepm_edu.cli.options import add_common, on_device, shows_bars
+from rsepm_edu.cli.pictures import plan
 from rsepm_edu.cli.segment import segment_all
 from rsepm_edu.data.creatures import ensure_creatures
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation import tables
+from rsepm_edu.evaluation.segmenting import Recipe
 from rsepm_edu.training.checkpoint import load_checkpoint, load_network
 from rsepm_edu.training.config import preset
 from rsepm_edu.training.experiments import Experiment, full_run
@@ -50,7 +52,9 @@ def _demo(options: argparse.Namespace) -> None:
         log=out / "log.jsonl",
     )
     val = VocDataset(root, "val")
-    segment_all(load_network(out / LAST), [val.image_path(name) for name in val.names[:12]], out / "masks", options)
+    jobs = plan([val.image_path(name) for name in val.names[:12]], out / "masks", [])
+    network = on_device(load_network(out / LAST), options.device)
+    segment_all(network, jobs, Recipe("argmax"), progress=shows_bars(options))
     print(tables.text(rows))
     print(f"seconds: {time.perf_counter() - started:.0f}")
     print(f"panels:  {out / 'panels'}")

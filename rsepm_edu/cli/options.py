@@ -2,6 +2,9 @@
 
 import argparse
 import ast
+import os
+import sys
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -21,6 +24,24 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     """Device and progress bars."""
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 … (default: the GPU if there is one)")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def shows_bars(options: argparse.Namespace) -> bool:
+    """Whether progress bars are wanted and seen: in a file or a pipe they would be thousands of lines."""
+    return not options.quiet and sys.stderr.isatty()
+
+
+def expect_folder(option: str, folder: Path) -> None:
+    """Check that files can be written into a folder, which need not be there yet.
+
+    Raises:
+        UserError: it, or what it would have to lie in, is a file or may not be written into.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise UserError(f"{option}: expected a folder, got {folder}: {there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{option}: expected a folder that may be written into, got {folder}: {there} may not")
 
 
 def add_scales(parser: argparse.ArgumentParser) -> None:

@@ -245,7 +245,7 @@ def test_a_resumed_run_looks_for_no_weights(tiny: TrainConfig, creatures: Path, 
 
     weights = tmp_path / "weights.pth"
     torch.save(mobilenet_v2(weights=None).state_dict(), weights)
-    config = replace(tiny, backbone="mobilenet_v2", weights=str(weights), epochs=2, freeze_stages=2)
+    config = replace(tiny, method="rs", backbone="mobilenet_v2", weights=str(weights), epochs=2, freeze_stages=2)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(StopError):
         stop_after_step(patch, 2)
         run(config, creatures, tmp_path / "out")
