@@ -39,8 +39,8 @@ def add_command(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Writes NAME.png (VOC palette mask) and NAME_overlay.png for pictures of any size. Which map is used, and "
         "where it is cut, is chosen by the pictures' colours, without masks, where it is not given, and named in the "
-        "output. Given again, the command goes on with the pictures that are not done. Exit code 1: some pictures could "
-        "not be done; they are listed at the end."
+        "output. Given again, the command goes on with the pictures that are not done. Exit code 1: some pictures could"
+        " not be done; they are listed at the end."
     )
     parser.add_argument("checkpoint", type=Path, help="a last.pt, of train or of multistage")
     parser.add_argument("pictures", type=Path, nargs="+", help="JPEG or PNG files, or folders of them")
