@@ -5,7 +5,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from rsepm_edu.cli.options import add_common, on_device, shows_bars
+from rsepm_edu.cli.options import add_common, expect_folder, on_device, shows_bars
 from rsepm_edu.cli.pictures import plan
 from rsepm_edu.cli.segment import segment_all
 from rsepm_edu.data.creatures import ensure_creatures
@@ -38,6 +38,7 @@ def _demo(options: argparse.Namespace) -> None:
     started = time.perf_counter()
     root = ensure_creatures()
     out: Path = options.out
+    expect_folder("--out", out)
     resume = (out / LAST).is_file()
     config = preset("creatures-cpu", seed=options.seed, **SHORT)
     if resume and load_checkpoint(out / LAST).epoch >= config.epochs:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from rsepm_edu.cli.options import add_common, add_scales, add_ways, expect_classes, on_device
+from rsepm_edu.cli.options import add_common, add_scales, add_ways, expect_classes, expect_folder, on_device
 from rsepm_edu.data.creatures import ensure_creatures
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
@@ -96,6 +96,9 @@ def add_command(parser: argparse.ArgumentParser) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     with joined(options.device) as world:
         with world.one_voice():
+            for option, folder in (("--out", options.out), ("--cases", options.cases)):
+                if folder is not None:
+                    expect_folder(option, folder)
             network, config, name = _load(options.checkpoint)
             if options.final and isinstance(network, SingleStageNetwork) and "decoder" not in network.learnt:
                 raise UserError(

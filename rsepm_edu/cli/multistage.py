@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from rsepm_edu.cli.options import add_changes, add_common, parse_change
+from rsepm_edu.cli.options import add_changes, add_common, expect_folder, parse_change
 from rsepm_edu.data.creatures import ensure_creatures
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation import tables
@@ -78,6 +78,7 @@ def add_command(parser: argparse.ArgumentParser) -> None:
 
 
 def _multistage(options: argparse.Namespace) -> None:
+    expect_folder("--out", options.out)
     config = _multistage_config(options)
     root = options.root
     if root is None:

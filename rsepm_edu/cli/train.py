@@ -5,7 +5,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from rsepm_edu.cli.options import add_changes, add_common, parse_change
+from rsepm_edu.cli.options import add_changes, add_common, expect_folder, parse_change
 from rsepm_edu.data.creatures import ensure_creatures
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
@@ -46,6 +46,9 @@ def add_command(parser: argparse.ArgumentParser) -> None:
 def _train(options: argparse.Namespace) -> None:
     with joined(options.device) as world:
         with world.one_voice():
+            expect_folder("--out", options.out)
+            if options.copy_to is not None:
+                expect_folder("--copy-to", options.copy_to)
             config = preset(options.preset, **dict(parse_change(change, TrainConfig()) for change in options.changes))
             root = options.root
             if root is None:

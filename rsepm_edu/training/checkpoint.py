@@ -66,8 +66,22 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "optimizer": checkpoint.optimizer,
         "scaler": checkpoint.scaler,
     }
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+    save_state(path, state)
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write what ``torch.save`` can hold, beside ``path``, and rename it.
+
+    Raises:
+        UserError: it cannot be written, on a full disk say; the old file is as it was.
+    """
+    try:
+        with atomic_path(path) as temporary:
+            torch.save(state, temporary)
+    except (OSError, RuntimeError) as error:  # torch's own archive says "unexpected pos" where a disk is full
+        reason = getattr(error, "strerror", None) or f"no room, or no right to write ({str(error).splitlines()[0]:.60})"
+        kept = "the one before it is whole" if path.is_file() else "none was saved before"
+        raise UserError(f"{path}: expected to write a checkpoint, got: {reason}; {kept}") from error
 
 
 def read_state(path: Path, form: int | str) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from rsepm_edu.data.loading import derive_seed, epoch_loader
 from rsepm_edu.data.transforms import change_colours, draw_colours, normalise, training_transform
 from rsepm_edu.data.voc import Sample, VocDataset
 from rsepm_edu.errors import UserError
-from rsepm_edu.files import atomic_path, atomic_write_text
-from rsepm_edu.training.checkpoint import read_config, read_state
+from rsepm_edu.files import atomic_write_text, remove_leftovers
+from rsepm_edu.training.checkpoint import read_config, read_state, save_state
 from rsepm_edu.training.config import Precision, Settings
 from rsepm_edu.training.keeping import LAST
 from rsepm_edu.training.loop import NotFiniteError, resolve_precision, stopped
@@ -158,6 +158,7 @@ def train_labelled(
         optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])
         rows = json.loads(state["rows"])
+    remove_leftovers(out)
     atomic_write_text(out / "config.json", config.to_json())
     for epoch in range(len(rows), config.epochs):
         run = _Run(config, task, network, optimizer, scaler, precision)
@@ -165,19 +166,18 @@ def train_labelled(
             rows.append(run.epoch(dataset, epoch, progress=progress))
         except NotFiniteError as error:
             raise stopped(error, out / LAST) from None
-        with atomic_path(out / LAST) as temporary:
-            torch.save(
-                {
-                    "format": task.form,
-                    "config": json.dumps(config.to_dict()),  # plain text, so that weights_only loading is enough
-                    "rows": json.dumps(rows),
-                    "network": network.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "scaler": scaler.state_dict(),
-                    **task.extra,
-                },
-                temporary,
-            )
+        save_state(
+            out / LAST,
+            {
+                "format": task.form,
+                "config": json.dumps(config.to_dict()),  # plain text, so that weights_only loading is enough
+                "rows": json.dumps(rows),
+                "network": network.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "scaler": scaler.state_dict(),
+                **task.extra,
+            },
+        )
         atomic_write_text(out / "log.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
     return network.eval()
 

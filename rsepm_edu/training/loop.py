@@ -30,7 +30,13 @@ from rsepm_edu.training.checkpoint import Checkpoint, network_from_config
 from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.distributed import World, global_means, joined, replicate, without_exchange
 from rsepm_edu.training.interruption import StopRequests
-from rsepm_edu.training.keeping import LAST, Keeper, Resume, find_previous
+from rsepm_edu.training.keeping import (
+    LAST,
+    Keeper,
+    Resume,
+    find_previous,
+    nothing_left_of_a_run_that_never_began,
+)
 from rsepm_edu.training.losses import (
     Phase,
     mean_counts,
@@ -257,9 +263,10 @@ def train(
     """
     with joined(device) as world:
         places = Path(out), None if copy_to is None else Path(copy_to)
-        return _train(
-            config, root, *places, world, resume=resume, progress=progress, on_start=on_start, on_epoch=on_epoch
-        )
+        with nothing_left_of_a_run_that_never_began(places[0]) if world.is_main else nullcontext():
+            return _train(
+                config, root, *places, world, resume=resume, progress=progress, on_start=on_start, on_epoch=on_epoch
+            )
 
 
 def _train(
