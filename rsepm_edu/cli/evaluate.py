@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from rsepm_edu.cli.options import add_common, add_scales, add_ways, expect_classes, expect_folder, on_device
+from rsepm_edu.cli.options import add_common, add_scales, add_ways, expect_classes, expect_folder, on_device, shows_bars
 from rsepm_edu.data.creatures import ensure_creatures
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
@@ -28,6 +28,7 @@ from rsepm_edu.evaluation.inference import TAG_THRESHOLD
 from rsepm_edu.evaluation.label_maps import LabelMap, label_maps
 from rsepm_edu.evaluation.metrics import BACKGROUND_NAME, scores
 from rsepm_edu.evaluation.per_class import ClassTable, MapCounts, class_counts, seed_counts
+from rsepm_edu.evaluation.scored_split import scored_split
 from rsepm_edu.evaluation.scoring import (
     ARGMAX,
     DECODER_SEEDS,
@@ -138,7 +139,7 @@ def _evaluate_final(
         classes = _parse_classes(options.classes, dataset.classes)
         looked_at = _map_to_look_at(options, [method])
     share = _share(world, dataset)
-    maps = {"scales": options.scales, "progress": world.is_main and not options.quiet}
+    maps = {"scales": options.scales, "progress": world.is_main and shows_bars(options)}
     confusion = world.sum(segmentation_confusion(network, share, **maps))
     result = scores(confusion, dataset.classes, classes=classes)
     rows = [Row.from_scores(method, result, threshold=None, oracle=False, seed=config.seed)]
@@ -164,7 +165,7 @@ def _evaluate_seeds(
         "scales": options.scales,
         "scg_threshold": config.scg_threshold,
         "pamr_stride": config.pamr_stride,
-        "progress": world.is_main and not options.quiet,
+        "progress": world.is_main and shows_bars(options),
     }
     looked_over = _share(world, dataset.take(spread(len(dataset), PICTURES)))
     chosen = merge_chosen(
@@ -189,7 +190,7 @@ def _share(world: World, dataset: VocDataset) -> VocDataset:
 
 
 def _scored_split(options: argparse.Namespace, split: str, classes: tuple[str, ...]) -> VocDataset:
-    dataset = VocDataset(options.root or ensure_creatures(), split, masks=True)
+    dataset = scored_split(options.root or ensure_creatures(), split)
     expect_classes(dataset, classes)
     return dataset
 

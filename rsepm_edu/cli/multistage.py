@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from rsepm_edu.cli.options import add_changes, add_common, expect_folder, parse_change
+from rsepm_edu.cli.options import add_changes, add_common, expect_folder, parse_change, shows_bars
 from rsepm_edu.data.creatures import ensure_creatures
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation import tables
+from rsepm_edu.evaluation.scored_split import scored_split
 from rsepm_edu.models.segmenters import Head
 from rsepm_edu.training.checkpoint import load_checkpoint
 from rsepm_edu.training.keeping import LAST
@@ -85,12 +86,18 @@ def _multistage(options: argparse.Namespace) -> None:
         if options.preset != "creatures-cpu":
             raise UserError(f"--root: expected the folder of the data for preset {options.preset}, got none")
         root = ensure_creatures()
-    run = Multistage(options.checkpoint, root, options.out, config, device=options.device, progress=not options.quiet)
+    run = Multistage(options.checkpoint, root, options.out, config, device=options.device, progress=shows_bars(options))
     masks = (run.dataset.devkit / "SegmentationClass").is_dir()
     score, evaluate = (
         (default if masks else None) if given is None else None if given == "none" else given
         for given, default in ((options.score, "train"), (options.evaluate, "val"))
     )
+    for option, split in (("--score", score), ("--evaluate", evaluate)):
+        if split is not None:
+            try:
+                scored_split(root, split)
+            except UserError as error:
+                raise UserError(f"{error}; {option} none leaves these scores out") from error
     rows = run_multistage(run, score=score, evaluate=evaluate)
     if rows:
         print(tables.text(rows))

@@ -30,10 +30,11 @@ from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.crf import FINAL_SIGMAS, LABEL_SIGMAS, Sigmas, refine_labels, refine_probabilities
 from rsepm_edu.evaluation.inference import GREATEST_SCALE, LEAST_SCALE, SCALES
+from rsepm_edu.evaluation.scored_split import scored_split
 from rsepm_edu.evaluation.stored import choose_stored_threshold, score_stored_masks, sweep_stored_seeds
 from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.evaluation.thresholds import THRESHOLDS
-from rsepm_edu.files import atomic_write_text
+from rsepm_edu.files import atomic_write_text, remove_leftovers
 from rsepm_edu.models.affinity import WalkNetwork
 from rsepm_edu.models.device import resolve_device
 from rsepm_edu.models.segmenters import Head, Segmenter
@@ -488,10 +489,15 @@ def run_multistage(run: Multistage, *, score: str | None = "train", evaluate: st
         score: split with masks on which seeds and pseudo masks are scored, tags given; None: not at all. Its pictures
             must be among those of the run.
         evaluate: split with masks on which the segmenter is scored, without tags; None: not at all.
+
+    Raises:
+        UserError: see ``Multistage``; or, before anything is computed, see ``scored_split``.
     """
     rows = []
+    if evaluate is not None:
+        scored_split(run.root, evaluate)  # looked through now, scored after all trainings
     if score is not None:
-        dataset = VocDataset(run.root, score, masks=True)
+        dataset = scored_split(run.root, score)
         missing = next(iter(set(dataset.names) - set(run.dataset.names)), None)
         if missing is not None:
             raise UserError(f"score: expected a split within {run.config.stages.split}, got {score} with {missing}")
@@ -514,6 +520,7 @@ def claim(folder: Path, record: dict[str, Any]) -> Path:
     Raises:
         UserError: it holds what other settings led to, or files of another kind.
     """
+    remove_leftovers(folder)
     path = folder / STAGE
     now = json.loads(json.dumps(record))
     others = folder.is_dir() and any(entry != path for entry in folder.iterdir())
