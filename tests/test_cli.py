@@ -76,6 +76,21 @@ def test_train_says_first_what_the_run_will_take(
     assert capsys.readouterr().err == ""
 
 
+def test_an_epoch_is_a_line_and_nothing_is_drawn_where_there_is_no_terminal(
+    creatures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "--preset", "creatures-cpu", "--root", str(creatures), *TINY, "--set", "panel_every=0"]
+    assert cli.main([*command, "--out", str(tmp_path / "told")]) == 0
+    told = capfd.readouterr().err
+    assert "\r" not in told and "it/s" not in told
+    lines = told.splitlines()[3:]  # after what the run will take
+    assert len(lines) == 3
+    for line, begin, losses in zip(lines, ("epoch 1/3 cam", "epoch 2/3 rs", "epoch 3/3 rs"), (1, 3, 6), strict=True):
+        assert line.startswith(begin) and len(re.findall(r" \w+ \d+\.\d{3}[,;]", line)) == losses, line
+    assert cli.main([*command, "--out", str(tmp_path / "quiet"), "--quiet"]) == 0
+    assert capfd.readouterr() == (f"{tmp_path / 'quiet' / LAST}\n", "")
+
+
 def test_out_of_memory_is_one_line(
     creatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -436,6 +451,16 @@ def test_data_without_masks_is_not_scored(
     capsys.readouterr()
     assert cli.main(multistage(run, root, out)) == 0
     assert capsys.readouterr().out == f"{out / '6_deeplabv3+_boundary_0.25_crf' / LAST}\n"
+
+
+def test_splits_that_cannot_be_scored_are_told_before_anything_is_trained(
+    run: Path, creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = shutil.copytree(creatures, tmp_path / "set")
+    (root / "ImageSets" / "Segmentation" / "val.txt").unlink()
+    line = fails(capsys, *multistage(run, root, tmp_path / "out"))
+    assert "val.txt: expected a split (" in line and line.endswith("; --evaluate none leaves these scores out\n")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_segmenter_has_its_boundaries_and_cases_told_too(

@@ -5,6 +5,7 @@ torch takes seconds to import, so a command's file is imported when its options 
 
 import argparse
 import importlib
+import logging
 import os
 import signal
 import sys
@@ -67,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if processes > 1 and options.command not in SHARED:
             raise UserError(f"processes: expected 1, got {processes}; torchrun serves {' and '.join(SHARED)} alone")
-        return options.run(options) or 0
+        with _told_on_stderr(quiet=getattr(options, "quiet", False)):
+            return options.run(options) or 0
     except UserError as error:
         return _refused(options.command, str(error))
     except OSError as error:  # a full disk, a folder without rights
@@ -82,6 +84,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if rank == 0:
             print(f"\nrsepm-edu {options.command}: stopped{_goes_on(options)}", file=sys.stderr)
         return 130
+
+
+class _OnStderr(logging.Handler):
+    """Writes lines above the progress bar, if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(record.getMessage(), file=sys.stderr)
+
+
+@contextmanager
+def _told_on_stderr(*, quiet: bool) -> Iterator[None]:
+    """Show what the package tells of its progress: a line an epoch or stage."""
+    logger, handler = logging.getLogger("rsepm_edu"), _OnStderr()
+    before = logger.level
+    if not quiet:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 def _refused(command: str, message: str) -> int:

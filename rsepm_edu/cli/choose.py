@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from rsepm_edu.cli.options import add_common, add_scales, add_ways, expect_classes, on_device
+from rsepm_edu.cli.options import add_common, add_scales, add_ways, expect_classes, on_device, shows_bars
 from rsepm_edu.data.creatures import ensure_creatures
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
@@ -58,5 +58,5 @@ def _seed_settings(checkpoint: Checkpoint, options: argparse.Namespace) -> dict[
         "decode": "decoder" in checkpoint.learnt,
         "scg_threshold": checkpoint.config.scg_threshold,
         "pamr_stride": checkpoint.config.pamr_stride,
-        "progress": not options.quiet,
+        "progress": shows_bars(options),
     }

@@ -43,8 +43,8 @@ def _demo(options: argparse.Namespace) -> None:
     config = preset("creatures-cpu", seed=options.seed, **SHORT)
     if resume and load_checkpoint(out / LAST).epoch >= config.epochs:
         raise UserError(f"{out}: expected a new folder (--out), got a demo that is finished")
-    experiment = Experiment(config, root, split="train", pictures=100, choose=25, progress=not options.quiet)
-    rows = full_run(experiment, out, resume=resume, device=options.device, progress=not options.quiet)
+    experiment = Experiment(config, root, split="train", pictures=100, choose=25, progress=shows_bars(options))
+    rows = full_run(experiment, out, resume=resume, device=options.device, progress=shows_bars(options))
     tables.write_results(
         out / "table",
         rows,

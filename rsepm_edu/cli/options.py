@@ -21,9 +21,9 @@ AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
-    """Device and progress bars."""
+    """Device, and what is told of the work."""
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 … (default: the GPU if there is one)")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars, no lines about epochs")
 
 
 def shows_bars(options: argparse.Namespace) -> bool:

@@ -5,7 +5,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from rsepm_edu.cli.options import add_changes, add_common, expect_folder, parse_change
+from rsepm_edu.cli.options import add_changes, add_common, expect_folder, parse_change, shows_bars
 from rsepm_edu.data.creatures import ensure_creatures
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
@@ -62,7 +62,7 @@ def _train(options: argparse.Namespace) -> None:
             resume=options.resume,
             copy_to=options.copy_to,
             device=options.device,
-            progress=not options.quiet,
+            progress=shows_bars(options),
             on_start=None if options.quiet else _tell,
         )
         if world.is_main:

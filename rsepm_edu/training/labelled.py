@@ -28,6 +28,7 @@ from rsepm_edu.training.config import Precision, Settings
 from rsepm_edu.training.keeping import LAST
 from rsepm_edu.training.loop import NotFiniteError, resolve_precision, stopped
 from rsepm_edu.training.optimizer import set_learning_rate
+from rsepm_edu.training.report import LOGGER, epoch_line
 
 # These may differ when a run is resumed: they do not change what it computes, or the checkpoint has their effect.
 RESUMABLE = ("workers", "weights")
@@ -164,6 +165,7 @@ def train_labelled(
         run = _Run(config, task, network, optimizer, scaler, precision)
         try:
             rows.append(run.epoch(dataset, epoch, progress=progress))
+            LOGGER.info(epoch_line(task.name, rows[-1], config.epochs))
         except NotFiniteError as error:
             raise stopped(error, out / LAST) from None
         save_state(

@@ -398,7 +398,7 @@ def _run_epoch(
         for name, value in losses.items():
             trainer.totals[name] = trainer.totals.get(name, 0.0) + value / batches
         trainer.totals["seconds"] = before + time.perf_counter() - started
-        bar.set_postfix({name: f"{value:.3f}" for name, value in losses.items()})
+        bar.set_postfix(loss=f"{sum(losses.values()):.3f}")  # its terms, too long for a bar, are told after the epoch
         if trainer.batch < batches:  # the end of an epoch is the caller's
             _between_steps(trainer, keeper, requests)
     seconds = trainer.totals.pop("seconds")
