@@ -49,7 +49,7 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return error
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "evaluate", "choose", "segment", "multistage"])
+@pytest.mark.parametrize("command", ["demo", "train", "settings", "evaluate", "choose", "segment", "multistage"])
 def test_help_explains_every_option(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         cli.main([command, "--help"])
@@ -74,6 +74,26 @@ def test_train_says_first_what_the_run_will_take(
     assert re.fullmatch(r"time: about \d+ s, from a few steps tried: .* \(no workers\)", first[2])
     assert cli.main([*command, "--resume", "auto"]) == 0  # nothing is left to say anything about
     assert capsys.readouterr().err == ""
+
+
+def test_a_dry_run_says_all_and_writes_nothing(
+    creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(creatures, tmp_path / "run", "--dry-run") == 0
+    said = capsys.readouterr()
+    assert re.search(r"^\* batch_size +4 +pictures per optimiser step", said.out, flags=re.MULTILINE)
+    assert "\nmemory: about " in said.out and "\ntime: about " in said.out and said.err == ""
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_tells_what_a_preset_changes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["settings", "voc-t4"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:3] for line in lines if line.startswith("*")] == [
+        ["*", "accumulate", "4"],
+        ["*", "workers", "2"],
+    ]
+    assert "preset: expected one of creatures-cpu" in fails(capsys, "settings", "voc")
 
 
 def test_an_epoch_is_a_line_and_nothing_is_drawn_where_there_is_no_terminal(
@@ -240,7 +260,7 @@ def test_what_a_user_can_get_wrong(
         ((*begin, "--root", creatures, "--copy-to", picture), f"--copy-to: expected a folder, got {picture}"),
         ((*begin[:-1], picture, "--root", creatures), f"--out: expected a folder, got {picture}"),
         (("evaluate", run / LAST, "--root", creatures, "--out", picture), "--out: expected a folder, got"),
-        ((*begin, "--set", "epoch=3"), "--set: expected a setting"),
+        ((*begin, "--set", "epoch=3"), "got 'epoch'; did you mean epochs?"),
         ((*begin, "--set", "epochs=many"), "--set epochs: expected a value like 20, got 'many'"),
         ((*begin, "--set", "epochs=0"), "epochs: expected at least 1, got 0"),
         ((*begin, "--set", "scale=()"), "scale: expected numbers like (0.35, 1.0), got ()"),

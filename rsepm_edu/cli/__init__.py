@@ -20,6 +20,7 @@ from rsepm_edu.errors import UserError
 COMMANDS = {
     "demo": "train RS+EPM on Creatures, print its table, write pictures",
     "train": "train on pictures with tags; no masks",
+    "settings": "every setting of train, with its meaning",
     "evaluate": "score a checkpoint on a split with masks",
     "choose": "rank checkpoints and choose thresholds without masks",
     "segment": "write masks and overlays for any pictures",

@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import difflib
 import os
 import sys
 from pathlib import Path
@@ -107,7 +108,9 @@ def parse_change(text: str, settings: Settings) -> tuple[str, Any]:
         raise UserError(f"--set: expected NAME=VALUE, got {text!r}")
     known = settings.to_dict()
     if name not in known:
-        raise UserError(f"--set: expected a setting ({', '.join(known)}), got {name!r}")
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise UserError(f"--set: expected a setting ({', '.join(known)}), got {name!r}{hint}")
     default = known[name]
     if isinstance(default, str):
         return name, value
