@@ -337,7 +337,11 @@ def test_demo_trains_scores_and_draws(
         assert f"\n{method} " in printed
     assert list((out / "panels").glob("*.png")) and len(list((out / "masks").glob("*.png"))) == 6
     assert (out / "table" / "table.json").is_file()
-    assert "finished" in fails(capsys, "demo", "--out", out)
+    assert cli.main(["demo", "--out", str(out)]) == 0  # finished: told again
+    assert capsys.readouterr().out == "".join(f"{line}\n" for line in printed.splitlines() if "seconds" not in line)
+    assert f"--seed: expected 0, of the finished demo in {out}, got 1" in fails(
+        capsys, "demo", "--out", out, "--seed", 1
+    )
 
 
 def test_a_head_that_was_never_trained_is_not_shown(
