@@ -260,6 +260,7 @@ def test_what_a_user_can_get_wrong(
         ((*begin, "--root", creatures, "--copy-to", picture), f"--copy-to: expected a folder, got {picture}"),
         ((*begin[:-1], picture, "--root", creatures), f"--out: expected a folder, got {picture}"),
         (("evaluate", run / LAST, "--root", creatures, "--out", picture), "--out: expected a folder, got"),
+        (("evaluate", run / LAST, "--root", creatures, "--out", run), "whose config.json would be overwritten"),
         ((*begin, "--set", "epoch=3"), "got 'epoch'; did you mean epochs?"),
         ((*begin, "--set", "epochs=many"), "--set epochs: expected a value like 20, got 'many'"),
         ((*begin, "--set", "epochs=0"), "epochs: expected at least 1, got 0"),

@@ -100,6 +100,11 @@ def _evaluate(options: argparse.Namespace) -> None:
             for option, folder in (("--out", options.out), ("--cases", options.cases)):
                 if folder is not None:
                     expect_folder(option, folder)
+            if options.out is not None and options.out.resolve() == options.checkpoint.resolve().parent:
+                raise UserError(
+                    f"--out: expected another folder than the checkpoint's, whose config.json would be overwritten, "
+                    f"got {options.out}"
+                )
             network, config, name = _load(options.checkpoint)
             if options.final and isinstance(network, SingleStageNetwork) and "decoder" not in network.learnt:
                 raise UserError(
@@ -118,10 +123,9 @@ def _load(path: Path) -> tuple[SingleStageNetwork | Segmenter, TrainConfig | Seg
     if is_segmenter(path):
         config = read_segmentation_config(path)
         return load_segmenter(path), config, config.head
-    checkpoint = load_checkpoint(path)
-    if checkpoint.phase is None:
-        raise UserError(f"{path}: expected a trained network, got one before its first step")
-    return load_network(path), checkpoint.config, checkpoint.phase.name
+    network, checkpoint = load_network(path), load_checkpoint(path)
+    assert checkpoint.phase is not None  # else the network would not have been taken
+    return network, checkpoint.config, checkpoint.phase.name
 
 
 def _evaluate_final(

@@ -156,8 +156,6 @@ def _candidates(
             )
         return ("argmax",), (False,)
     known = ("cam", "decoder", "argmax") if "decoder" in network.learnt else ("cam",)
-    if not network.learnt:
-        raise UserError(f"{options.checkpoint}: expected a trained network, got one before its first step")
     if options.map is not None and options.map not in known:
         raise UserError(
             f"--map: expected one that {options.checkpoint} was trained for ({', '.join(known)}), got {options.map}"
@@ -239,7 +237,10 @@ def _recipe(
         recipe = choose_recipe(network, readable(), maps=maps, pamrs=pamrs, crf=options.crf, **settings)
     if len(broken) == len(looked_at):
         raise broken[0]
-    return recipe, f"{recipe}, chosen by colour on {len(looked_at)} of {len(pictures)} pictures, without masks"
+    return (
+        recipe,
+        f"{recipe}, chosen by colour on {len(looked_at) - len(broken)} of {len(pictures)} pictures, without masks",
+    )
 
 
 def segment_all(

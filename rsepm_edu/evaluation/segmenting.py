@@ -117,14 +117,14 @@ def look(
             probabilities = restrict_to_tags(probabilities, given)
         return Seen(small, torch.arange(1, probabilities.shape[1], device=device), None, probabilities)
     maps = multi_scale_maps(network, normalise(small), given, scales=scales, decode=decode)
+    present: Tensor | None = None
     if given is None:
         given = (maps.tag_probabilities >= TAG_THRESHOLD).float()
     labels = given[0].nonzero()[:, 0] + 1
-    probabilities = None
     if maps.probabilities is not None:
         background_first = torch.cat([labels.new_zeros(1), labels])
-        probabilities = restrict_to_tags(maps.probabilities, given)[:, background_first]
-    return Seen(small, labels, maps.cam[:, labels - 1], probabilities)
+        present = restrict_to_tags(maps.probabilities, given)[:, background_first]
+    return Seen(small, labels, maps.cam[:, labels - 1], present)
 
 
 def segment_picture(

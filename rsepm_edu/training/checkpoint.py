@@ -79,7 +79,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
         with atomic_path(path) as temporary:
             torch.save(state, temporary)
     except (OSError, RuntimeError) as error:  # torch's own archive says "unexpected pos" where a disk is full
-        reason = getattr(error, "strerror", None) or f"no room, or no right to write ({str(error).splitlines()[0]:.60})"
+        reason = getattr(error, "strerror", None) or "no room on the disk, or no right to write"
         kept = "the one before it is whole" if path.is_file() else "none was saved before"
         raise UserError(f"{path}: expected to write a checkpoint, got: {reason}; {kept}") from error
 
@@ -154,9 +154,11 @@ def load_network(path: str | Path) -> SingleStageNetwork:
     """The averaged network of a checkpoint, on the CPU, in evaluation mode; its ``learnt`` names the trained heads.
 
     Raises:
-        UserError: see ``load_checkpoint``.
+        UserError: see ``load_checkpoint``; or nothing was learnt yet.
     """
     checkpoint = load_checkpoint(path)
+    if not checkpoint.learnt:
+        raise UserError(f"{path}: expected a trained network, got one before its first step")
     network = network_from_config(checkpoint.config, checkpoint.classes, weights="none")
     network.load_state_dict(checkpoint.ema)
     network.learnt = checkpoint.learnt

@@ -232,7 +232,7 @@ def test_a_second_place_that_fails_does_not_end_the_run(
         (OSError(28, "No space left on device"), "No space left on device"),
         (
             RuntimeError("[enforce fail at inline_container.cc:659] . unexpected pos 64 vs 0\nmore"),
-            "no room, or no right",
+            "no room on the disk",
         ),
     ],
 )

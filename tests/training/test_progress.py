@@ -65,9 +65,11 @@ def test_a_schedule_that_is_too_short_is_refused(
 def test_a_network_that_is_read_says_what_it_has_learnt(tiny: TrainConfig, tmp_path: Path) -> None:
     trainer = Trainer(tiny, ("cat", "dog"), torch.device("cpu"))
     picture = torch.zeros(1, 3, 32, 32)
-    for epoch in (1, 2):
+    for epoch in (0, 1, 2):
         trainer.epoch = epoch
         save_checkpoint(tmp_path / f"{epoch}.pt", trainer.checkpoint())
+    with pytest.raises(UserError, match=r"0\.pt: expected a trained network, got one before its first step"):
+        load_network(tmp_path / "0.pt")
     early, late = (load_network(tmp_path / f"{epoch}.pt") for epoch in (1, 2))
     assert late.learnt == BOTH and segment(late, picture, scales=(1.0,)).shape == (1, 32, 32)
     assert early.learnt == ("cam",) and multi_scale_maps(early, picture, decode=False).probabilities is None
