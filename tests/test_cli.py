@@ -264,7 +264,7 @@ def test_what_a_user_can_get_wrong(
         ((*begin, "--set", "epoch=3"), "got 'epoch'; did you mean epochs?"),
         ((*begin, "--set", "epochs=many"), "--set epochs: expected a value like 30, got 'many'"),
         ((*begin, "--set", "epochs=0"), "epochs: expected at least 1, got 0"),
-        ((*begin, "--set", "scale=()"), "scale: expected numbers like (0.35, 1.0), got ()"),
+        ((*begin, "--set", "scale=()"), "scale: expected numbers like (0.625, 1.25), got ()"),
         ((*begin, "--set", "decoder_rates=('a',)"), "decoder_rates: expected numbers like (6, 12, 18), got ('a',)"),
         ((*begin, "--set", "decoder_rates=(0,)"), "decoder_rates: expected whole numbers from 1 to 999, got (0,)"),
         ((*begin, "--set", "poly_power=1e999"), "poly_power: expected a number up to 3.4e+38, got inf"),
