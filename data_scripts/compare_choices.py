@@ -80,7 +80,7 @@ def compare(options: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
         checkpoint = load_checkpoint(options.checkpoint)
         network, config = checkpoint.build_network(), checkpoint.config
         made_of, seed = asdict(config) | {"weights": ""}, config.seed
-        maps = seed_options_of(config, scales=scales)
+        maps = seed_options_of(config, checkpoint.learnt, scales=scales)
     network = network.to(memory_format=torch.channels_last)
     criteria = tuple(options.criteria.split(","))
     progress = not options.quiet

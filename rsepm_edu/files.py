@@ -1,10 +1,13 @@
 """Writing files so that a reader never sees half of one: write beside, then rename."""
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_LEFTOVER = re.compile(r"\..*\.[0-9a-f]{8}\.part(\.[^.]*)?")
 
 
 @contextmanager
@@ -27,6 +30,17 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Remove the temporary files of `atomic_path` in a folder that a process left when it was killed.
+
+    For whoever alone writes into the folder: what another process is writing would go too.
+    """
+    if os.path.isdir(folder):
+        for path in Path(folder).iterdir():
+            if _LEFTOVER.fullmatch(path.name) and path.is_file():
+                path.unlink(missing_ok=True)
 
 
 def atomic_write_text(path: str | os.PathLike[str], text: str) -> None:

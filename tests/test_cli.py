@@ -16,9 +16,10 @@ from rsepm_edu.data.palette import read_mask
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.choosing import DEFAULT_CRITERIA
+from rsepm_edu.evaluation.scoring import SEEDS
 from rsepm_edu.training import checkpoint, loop
-from rsepm_edu.training.checkpoint import read_state
-from rsepm_edu.training.config import preset
+from rsepm_edu.training.checkpoint import load_checkpoint, read_state, save_checkpoint
+from rsepm_edu.training.config import PRESETS, preset
 from rsepm_edu.training.keeping import LAST
 from rsepm_edu.training.step import Term
 
@@ -50,7 +51,7 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return error
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "evaluate", "choose", "segment", "multistage"])
+@pytest.mark.parametrize("command", ["demo", "train", "settings", "evaluate", "choose", "segment", "multistage"])
 def test_help_explains_every_option(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         cli.main([command, "--help"])
@@ -75,6 +76,39 @@ def test_train_says_first_what_the_run_will_take(
     assert re.fullmatch(r"time: about \d+ s, from a few steps tried: .* \(no workers\)", first[2])
     assert cli.main([*command, "--resume", "auto"]) == 0  # nothing is left to say anything about
     assert capsys.readouterr().err == ""
+
+
+def test_a_dry_run_says_all_and_writes_nothing(
+    creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train(creatures, tmp_path / "run", "--dry-run") == 0
+    said = capsys.readouterr()
+    assert re.search(r"^\* batch_size +4 +pictures per optimiser step", said.out, flags=re.MULTILINE)
+    assert "\nmemory: about " in said.out and "\ntime: about " in said.out and said.err == ""
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_tells_what_a_preset_changes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["settings", "voc-t4"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    changed = {line.split()[1]: line.split()[2] for line in lines if line.startswith("*")}
+    assert changed == {name: str(getattr(PRESETS["voc-t4"], name)) for name in ("accumulate", "workers")}
+    assert "preset: expected one of creatures-cpu" in fails(capsys, "settings", "voc")
+
+
+def test_an_epoch_is_a_line_and_nothing_is_drawn_where_there_is_no_terminal(
+    creatures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "--preset", "creatures-cpu", "--root", str(creatures), *TINY, "--set", "panel_every=0"]
+    assert cli.main([*command, "--out", str(tmp_path / "told")]) == 0
+    told = capfd.readouterr().err
+    assert "\r" not in told and "it/s" not in told
+    lines = told.splitlines()[3:]  # after what the run will take
+    assert len(lines) == 3
+    for line, begin, losses in zip(lines, ("epoch 1/3 cam", "epoch 2/3 rs", "epoch 3/3 rs"), (1, 3, 5), strict=True):
+        assert line.startswith(begin) and len(re.findall(r" \w+ \d+\.\d{3}[,;]", line)) >= losses, line
+    assert cli.main([*command, "--out", str(tmp_path / "quiet"), "--quiet"]) == 0
+    assert capfd.readouterr() == (f"{tmp_path / 'quiet' / LAST}\n", "")
 
 
 def test_out_of_memory_is_one_line(
@@ -205,7 +239,7 @@ def test_segment_writes_palette_masks_and_overlays_of_the_pictures_size(run: Pat
     out = tmp_path / "out"
     assert cli.main(["segment", str(run / LAST), str(tmp_path), "--out", str(out), "--scales", "1.0,0.5"]) == 0
     assert sorted(path.name for path in out.iterdir()) == [
-        *("grey.png", "grey_overlay.png", "wide.png", "wide_overlay.png")
+        *("grey.png", "grey_overlay.png", "segment.json", "wide.png", "wide_overlay.png")
     ]
     for name, (width, height) in sizes.items():
         assert read_mask(out / f"{name}.png").shape == (height, width)
@@ -223,9 +257,18 @@ def test_what_a_user_can_get_wrong(
         (("train", "--preset", "none", "--out", out), "preset: expected one of"),
         ((*begin, "--root", tmp_path), "expected a VOC devkit"),
         ((*begin, "--set", "epochs"), "--set: expected NAME=VALUE"),
-        ((*begin, "--set", "epoch=3"), "--set: expected a setting"),
-        ((*begin, "--set", "epochs=many"), "--set epochs: expected a value like 20, got 'many'"),
+        ((*begin, "--root", creatures, "--copy-to", picture), f"--copy-to: expected a folder, got {picture}"),
+        ((*begin[:-1], picture, "--root", creatures), f"--out: expected a folder, got {picture}"),
+        (("evaluate", run / LAST, "--root", creatures, "--out", picture), "--out: expected a folder, got"),
+        (("evaluate", run / LAST, "--root", creatures, "--out", run), "whose config.json would be overwritten"),
+        ((*begin, "--set", "epoch=3"), "got 'epoch'; did you mean epochs?"),
+        ((*begin, "--set", "epochs=many"), "--set epochs: expected a value like 30, got 'many'"),
         ((*begin, "--set", "epochs=0"), "epochs: expected at least 1, got 0"),
+        ((*begin, "--set", "scale=()"), "scale: expected numbers like (0.625, 1.25), got ()"),
+        ((*begin, "--set", "decoder_rates=('a',)"), "decoder_rates: expected numbers like (6, 12, 18), got ('a',)"),
+        ((*begin, "--set", "decoder_rates=(0,)"), "decoder_rates: expected whole numbers from 1 to 999, got (0,)"),
+        ((*begin, "--set", "poly_power=1e999"), "poly_power: expected a number up to 3.4e+38, got inf"),
+        ((*begin, "--root", creatures, "--device", "meta"), "device: expected cpu or a GPU that is there, got 'meta'"),
         ((*begin, "--root", creatures, "--device", "abacus"), "device: expected cpu or a GPU that is there"),
         ((*begin, "--root", creatures, "--resume"), "expected a checkpoint, got no such file"),
         (("train", "--preset", "voc-gpu", "--out", out), "--root: expected the folder of the data"),
@@ -259,7 +302,10 @@ def test_what_a_user_can_get_wrong(
         [],
         ["paint"],
         ["train"],
-        ["segment", "a.pt", "b.jpg", "--out", "c", "--scales", "0"],
+        *(
+            ["segment", "a.pt", "b.jpg", "--out", "c", "--scales", s]
+            for s in ("0", "nan", "inf", "1e99", "1000", "1,,2")
+        ),
         ["choose", "a.pt", "--choose", "x"],
     ],
 )
@@ -293,7 +339,39 @@ def test_demo_trains_scores_and_draws(
         assert f"\n{method} " in printed
     assert list((out / "panels").glob("*.png")) and len(list((out / "masks").glob("*.png"))) == 6
     assert (out / "table" / "table.json").is_file()
-    assert "finished" in fails(capsys, "demo", "--out", out)
+    assert cli.main(["demo", "--out", str(out)]) == 0  # finished: told again
+    assert capsys.readouterr().out == "".join(f"{line}\n" for line in printed.splitlines() if "seconds" not in line)
+    assert f"--seed: expected 0, of the finished demo in {out}, got 1" in fails(
+        capsys, "demo", "--out", out, "--seed", 1
+    )
+
+
+def test_a_head_that_was_never_trained_is_not_shown(
+    run: Path, creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run was to reach RS+EPM, and this is its state after one epoch of tags alone."""
+    early = tmp_path / "early.pt"
+    save_checkpoint(early, replace(load_checkpoint(run / LAST), epoch=1, batch=0))
+    data = ("--root", creatures, "--scales", "1.0", "--quiet")
+    capsys.readouterr()
+    assert cli.main([*map(str, ["evaluate", early, *data, "--format", "json"])]) == 0
+    assert {row["method"] for row in json.loads(capsys.readouterr().out)} == set(SEEDS)
+    assert cli.main([*map(str, ["choose", early, *data, "--pictures", "2"])]) == 0
+    assert "decoder" not in capsys.readouterr().out
+    line = fails(capsys, "evaluate", early, *data, "--final")
+    assert f"--final: expected a network whose decoder was trained, got {early}, trained as far as cam" in line
+    begin = ("multistage", early, *data[:2], "--preset", "creatures-cpu", "--out", tmp_path / "out")
+    line = fails(capsys, *begin, "--map", "decoder")
+    assert "seed_map: expected a head that " in line and "has trained (cam), got decoder" in line
+
+
+def test_a_schedule_that_never_reaches_its_method_is_refused(
+    creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin = ("train", "--preset", "creatures-cpu", "--root", creatures, "--out", tmp_path / "run")
+    line = fails(capsys, *begin, "--set", "epochs=10", "--set", "method=rs", "--set", "mixing=none")
+    assert "epochs: expected enough to reach rs (" in line and "got 10, which end in cam; change epochs" in line
+    assert not (tmp_path / "run").exists()
 
 
 # multistage
@@ -488,6 +566,16 @@ def test_data_without_masks_is_not_scored(
     capsys.readouterr()
     assert cli.main(multistage(run, root, out)) == 0
     assert capsys.readouterr().out == f"{out / '6_deeplabv3+_boundary_0.25_crf' / LAST}\n"
+
+
+def test_splits_that_cannot_be_scored_are_told_before_anything_is_trained(
+    run: Path, creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = shutil.copytree(creatures, tmp_path / "set")
+    (root / "ImageSets" / "Segmentation" / "val.txt").unlink()
+    line = fails(capsys, *multistage(run, root, tmp_path / "out"))
+    assert "val.txt: expected a split (" in line and line.endswith("; --evaluate none leaves these scores out\n")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_segmenter_has_its_boundaries_and_cases_told_too(

@@ -14,7 +14,7 @@ def test_the_default_is_the_gpu_if_there_is_one() -> None:
     assert resolve_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-@pytest.mark.parametrize("name", ["abacus", "cuda:99"])
+@pytest.mark.parametrize("name", ["abacus", "cuda:99", "meta"])
 def test_a_device_that_is_not_there(name: str) -> None:
     with pytest.raises(UserError, match=rf"^device: expected cpu or a GPU that is there, got '{name}' \(.+\)$"):
         resolve_device(name)

@@ -4,7 +4,7 @@ import stat
 import pytest
 
 from rsepm_edu.errors import UserError
-from rsepm_edu.files import atomic_path, atomic_write_text
+from rsepm_edu.files import atomic_path, atomic_write_text, remove_leftovers
 
 
 def test_user_error_is_a_value_error():
@@ -58,3 +58,18 @@ def test_atomic_write_text_is_utf8_with_unix_line_ends(tmp_path):
     plain.touch()
     # A file made by tempfile could be read by its owner alone: ours has ordinary permissions.
     assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+def test_leftovers_are_what_atomic_path_leaves_and_nothing_else(tmp_path):
+    kept = [".part", ".a.part.pt", ".a.0123abcd.pt", "a.0123abcd.part.pt", ".a.0123ABCD.part.pt"]
+    for name in kept:
+        (tmp_path / name).touch()
+    paths = []
+    for name in ("last.pt", "a.b.png", "plain"):
+        with pytest.raises(FileNotFoundError), atomic_path(tmp_path / name) as temporary:
+            paths.append(temporary)
+    for path in paths:
+        path.touch()
+    remove_leftovers(tmp_path)
+    remove_leftovers(tmp_path / "none")
+    assert sorted(os.listdir(tmp_path)) == sorted(kept)

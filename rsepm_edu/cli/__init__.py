@@ -1,18 +1,36 @@
-"""The command line, rsepm-edu COMMAND: a file for each command, and what they share in options.py."""
+"""The command line, rsepm-edu COMMAND: a file for each command, and what they share in options.py.
+
+torch takes seconds to import, so a command's file is imported when its options are asked for, and nothing heavy before.
+"""
 
 import argparse
+import importlib
+import logging
+import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 from rsepm_edu import __version__
-from rsepm_edu.cli import check, choose, demo, evaluate, multistage, segment, train
 from rsepm_edu.errors import UserError
-from rsepm_edu.processes import launched
-from rsepm_edu.training.loop import NotFiniteError
 
-AGAIN = {"demo": "the same command", "multistage": "the same command", "train": "train --resume"}
-"""What to tell somebody who stops a command that keeps its state."""
+COMMANDS = {
+    "demo": "train RS+EPM on Creatures, print its table, write pictures",
+    "train": "train on pictures with tags; no masks",
+    "settings": "every setting of train, with its meaning",
+    "evaluate": "score a checkpoint on a split with masks",
+    "choose": "rank checkpoints and choose thresholds without masks",
+    "segment": "write masks and overlays for any pictures",
+    "multistage": "pseudo masks of a checkpoint train a DeepLab",
+    "check": "check the exercises in students' notebooks",
+}
+"""Each with a module of its name here, and what it does."""
+
+AGAIN = {name: "the same command" for name in ("demo", "multistage", "segment")}
+"""What to tell somebody who stops a command that keeps its state, beside train, see ``_goes_on``."""
 
 SHARED = ("train", "evaluate")
 """Commands whose work several processes can share, started by torchrun."""
@@ -22,45 +40,123 @@ class _Parser(argparse.ArgumentParser):
     """A parser that answers a wrong option with one line; subcommands inherit it."""
 
     def error(self, message: str) -> NoReturn:
-        rank, _ = launched()
+        rank, _ = _launched()
         self.exit(2, None if rank else f"{self.prog}: {message}; see {self.prog} --help\n")  # the same on every rank
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; every option has its help."""
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The parser, with the options of one command or of all; every option has its help."""
     parser = _Parser(prog="rsepm-edu", description="From image tags to masks: RecurSeed and EdgePredictMix.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    demo.add_command(commands.add_parser("demo", help="train RS+EPM on Creatures, print its table, write pictures"))
-    train.add_command(commands.add_parser("train", help="train on pictures with tags; no masks"))
-    evaluate.add_command(commands.add_parser("evaluate", help="score a checkpoint on a split with masks"))
-    choose.add_command(commands.add_parser("choose", help="rank checkpoints and choose thresholds without masks"))
-    segment.add_command(commands.add_parser("segment", help="write masks and overlays for any pictures"))
-    multistage.add_command(commands.add_parser("multistage", help="pseudo masks of a checkpoint train a DeepLab"))
-    check.add_command(commands.add_parser("check", help="check the exercises in students' notebooks"))
+    for name, purpose in COMMANDS.items():
+        of_command = commands.add_parser(name, help=purpose)
+        if command in (None, name):
+            importlib.import_module(f"rsepm_edu.cli.{name}").add_command(of_command)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, or 2 after one line about what the user can put right.
 
-    `check` returns 1 where an exercise is not solved.
+    `check` returns 1 where an exercise is not solved, `segment` where a picture could not be done.
     """
-    options = build_parser().parse_args(arguments)
-    rank, processes = launched()
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    with _one_line_at_an_interrupt():
+        first = given[0] if given else ""
+        options = build_parser(first if first in COMMANDS else "").parse_args(given)
+    rank, processes = _launched()
     try:
         if processes > 1 and options.command not in SHARED:
             raise UserError(f"processes: expected 1, got {processes}; torchrun serves {' and '.join(SHARED)} alone")
-        return options.run(options) or 0
-    except (UserError, OSError) as error:  # OSError: a full disk, a folder without rights
-        print(f"rsepm-edu {options.command}: {error}", file=sys.stderr)
-        return 2
-    except NotFiniteError as error:
-        if rank == 0:  # all processes end for the same reason
-            print(f"rsepm-edu {options.command}: {error}", file=sys.stderr)
-        return 2
+        with _told_on_stderr(quiet=getattr(options, "quiet", False)):
+            return options.run(options) or 0
+    except UserError as error:
+        return _refused(options.command, str(error))
+    except OSError as error:  # a full disk, a folder without rights
+        return _refused(options.command, _told(error))
+    except RuntimeError as error:
+        from rsepm_edu.training.loop import NotFiniteError  # loaded long ago where it was raised
+
+        if not isinstance(error, NotFiniteError):
+            raise
+        return _refused(options.command, str(error)) if rank == 0 else 2  # all processes end for the same reason
     except KeyboardInterrupt:
         if rank == 0:
-            more = f"; {AGAIN[options.command]} goes on from there" if options.command in AGAIN else ""
-            print(f"\nrsepm-edu {options.command}: stopped{more}", file=sys.stderr)
+            print(f"\nrsepm-edu {options.command}: stopped{_goes_on(options)}", file=sys.stderr)
         return 130
+
+
+class _OnStderr(logging.Handler):
+    """Writes lines above the progress bar, if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(record.getMessage(), file=sys.stderr)
+
+
+@contextmanager
+def _told_on_stderr(*, quiet: bool) -> Iterator[None]:
+    """Show what the package tells of its progress: a line an epoch or stage."""
+    logger, handler = logging.getLogger("rsepm_edu"), _OnStderr()
+    before = logger.level
+    if not quiet:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+def _refused(command: str, message: str) -> int:
+    print(f"rsepm-edu {command}: {message}", file=sys.stderr)
+    return 2
+
+
+def _told(error: OSError) -> str:
+    """An error of the system in the words of the others: the file, and what the system says without its number."""
+    if error.strerror is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+
+
+def _goes_on(options: argparse.Namespace) -> str:
+    """How to go on after an interrupt, where there is something to go on from."""
+    again = AGAIN.get(options.command)
+    if options.command == "train" and (Path(options.out) / "last.pt").is_file():
+        again = "train --resume"
+    return "" if again is None else f"; {again} goes on from there"
+
+
+def _launched() -> tuple[int, int]:
+    """Rank and number of processes, see ``processes.launched``; without torchrun torch need not be asked."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return 0, 1
+    from rsepm_edu.processes import launched
+
+    return launched()
+
+
+@contextmanager
+def _one_line_at_an_interrupt() -> Iterator[None]:
+    """Leave at once at a Ctrl-C while modules are imported, where Python would show the inside of some library.
+
+    Nothing has begun that could be lost. Outside of the main thread, where no signal arrives, nothing changes.
+    """
+
+    def leave(*_: object) -> NoReturn:
+        os.write(2, b"\nrsepm-edu: stopped before anything was begun\n")
+        os._exit(130)
+
+    try:
+        before = signal.signal(signal.SIGINT, leave)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from rsepm_edu.cli.options import add_common, add_criteria, add_scales, expect_classes, on_device
+from rsepm_edu.cli.options import add_common, add_criteria, add_scales, expect_classes, on_device, shows_bars
 from rsepm_edu.data.creatures import ensure_creatures
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
@@ -40,10 +40,10 @@ def _choose(options: argparse.Namespace) -> None:
         seen[str(path)] = choose_thresholds(
             network,
             dataset,
-            seed_options_of(checkpoint.config, scales=options.scales),
+            seed_options_of(checkpoint.config, checkpoint.learnt, scales=options.scales),
             criteria=options.choose,
             pictures=options.pictures,
-            progress=not options.quiet,
+            progress=shows_bars(options),
         )
     for criterion in options.choose:
         found = {name: chosen[criterion] for name, chosen in seen.items()}

@@ -6,7 +6,15 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from rsepm_edu.cli.options import add_common, add_criteria, add_scales, expect_classes, on_device
+from rsepm_edu.cli.options import (
+    add_common,
+    add_criteria,
+    add_scales,
+    expect_classes,
+    expect_folder,
+    on_device,
+    shows_bars,
+)
 from rsepm_edu.data.creatures import ensure_creatures
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
@@ -17,6 +25,7 @@ from rsepm_edu.evaluation.inference import TAG_THRESHOLD
 from rsepm_edu.evaluation.label_maps import LabelMap, compare_label_maps, label_maps
 from rsepm_edu.evaluation.metrics import BACKGROUND_NAME, scores
 from rsepm_edu.evaluation.per_class import ClassTable, MapCounts, class_counts, seed_counts
+from rsepm_edu.evaluation.scored_split import scored_split
 from rsepm_edu.evaluation.scoring import (
     ARGMAX,
     DECODER_SEEDS,
@@ -32,7 +41,7 @@ from rsepm_edu.models.segmenters import Segmenter
 from rsepm_edu.multistage.segmentation import SegmentationConfig, is_segmenter, read_segmenter
 from rsepm_edu.processes import World, joined
 from rsepm_edu.training.checkpoint import load_checkpoint
-from rsepm_edu.training.config import TrainConfig, method_name
+from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.seed_options import seed_options_of
 from rsepm_edu.viz.cases import save_cases
 
@@ -87,19 +96,36 @@ def add_command(parser: argparse.ArgumentParser) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     with joined(options.device) as world:
         with world.report_once():
-            network, config = _load(options.checkpoint)
+            for option, folder in (("--out", options.out), ("--cases", options.cases)):
+                if folder is not None:
+                    expect_folder(option, folder)
+            if options.out is not None and options.out.resolve() == options.checkpoint.resolve().parent:
+                raise UserError(
+                    f"--out: expected another folder than the checkpoint's, whose config.json would be overwritten, "
+                    f"got {options.out}"
+                )
+            network, config, name = _load(options.checkpoint)
+            if options.final and isinstance(network, SingleStageNetwork) and "decoder" not in network.learnt:
+                raise UserError(
+                    f"--final: expected a network whose decoder was trained, got {options.checkpoint}, trained as far "
+                    f"as {name}; without --final its CAM is scored"
+                )
         network = on_device(network, world.device)
         if options.final or isinstance(network, Segmenter) or isinstance(config, SegmentationConfig):
-            _evaluate_final(options, world, network, config)
+            _evaluate_final(options, world, network, config, name)
         else:
             _evaluate_seeds(options, world, network, config)
 
 
-def _load(path: Path) -> tuple[SingleStageNetwork | Segmenter, TrainConfig | SegmentationConfig]:
+def _load(path: Path) -> tuple[SingleStageNetwork | Segmenter, TrainConfig | SegmentationConfig, str]:
+    """Network, settings, and what tables call it: the segmenter's head, or the phase that the training had reached."""
     if is_segmenter(path):
-        return read_segmenter(path)
+        segmenter, config = read_segmenter(path)
+        return segmenter, config, config.head
     checkpoint = load_checkpoint(path)
-    return checkpoint.build_network(), checkpoint.config
+    network = checkpoint.build_network()
+    assert checkpoint.phase is not None  # else the network would not have been built
+    return network, checkpoint.config, checkpoint.phase.name
 
 
 def _evaluate_final(
@@ -107,16 +133,16 @@ def _evaluate_final(
     world: World,
     network: SingleStageNetwork | Segmenter,
     config: TrainConfig | SegmentationConfig,
+    name: str,
 ) -> None:
     """The segmentation, without tags."""
     split = options.split or "val"
-    name = config.head if isinstance(config, SegmentationConfig) else method_name(config.method, config.mixing)
     method = f"{name} segmentation on {split}"
     with world.report_once():
         dataset = _scored_split(options, split, network.classes)
         classes = _parse_classes(options.classes, dataset.classes)
         looked_at = _map_to_look_at(options, [method])
-    progress = not options.quiet
+    progress = shows_bars(options)
     confusion = segmentation_confusion(network, dataset, scales=options.scales, world=world, progress=progress)
     result = scores(confusion, dataset.classes, classes=classes)
     rows = [Row.from_scores(method, result, threshold=None, oracle=False, seed=config.seed)]
@@ -133,7 +159,7 @@ def _evaluate_seeds(
 ) -> None:
     """Every map as a seed, tags given."""
     split = options.split or "train"
-    maps, progress = seed_options_of(config, scales=options.scales), not options.quiet
+    maps, progress = seed_options_of(config, network.learnt, scales=options.scales), shows_bars(options)
     with world.report_once():
         dataset = _scored_split(options, split, network.classes)
         classes = _parse_classes(options.classes, dataset.classes)
@@ -151,7 +177,7 @@ def _evaluate_seeds(
 
 
 def _scored_split(options: argparse.Namespace, split: str, classes: tuple[str, ...]) -> VocDataset:
-    dataset = VocDataset(options.root or ensure_creatures(), split, masks=True)
+    dataset = scored_split(options.root or ensure_creatures(), split)
     expect_classes(dataset, classes)
     return dataset
 

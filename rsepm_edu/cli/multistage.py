@@ -5,10 +5,11 @@ import shlex
 from pathlib import Path
 from typing import get_args
 
-from rsepm_edu.cli.options import add_changes, add_common, parse_changes
+from rsepm_edu.cli.options import add_changes, add_common, expect_folder, parse_changes, shows_bars
 from rsepm_edu.data.creatures import ensure_creatures
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation import tables
+from rsepm_edu.evaluation.scored_split import scored_split
 from rsepm_edu.models.segmenters import Head
 from rsepm_edu.multistage.config import STAGE_PRESETS, MultistageConfig, StageConfig, Walk
 from rsepm_edu.multistage.run import Multistage, run_multistage
@@ -16,7 +17,6 @@ from rsepm_edu.multistage.segmentation import SegmentationConfig
 from rsepm_edu.multistage.stages import SeedMap
 from rsepm_edu.multistage.walk import WalkConfig
 from rsepm_edu.training.checkpoint import load_checkpoint
-from rsepm_edu.training.config import WITHOUT_DECODER
 from rsepm_edu.training.keeping import LAST
 
 SETTINGS = {
@@ -80,20 +80,27 @@ def add_command(parser: argparse.ArgumentParser) -> None:
 
 
 def _multistage(options: argparse.Namespace) -> None:
+    expect_folder("--out", options.out)
     checkpoint = load_checkpoint(options.checkpoint)
-    seed_map: SeedMap = "cam" if checkpoint.config.method in WITHOUT_DECODER else "decoder"
+    seed_map: SeedMap = "decoder" if "decoder" in checkpoint.learnt else "cam"
     config = _multistage_config(options, seed_map)
     root = options.root
     if root is None:
         if options.preset != "creatures-cpu":
             raise UserError(f"--root: expected the folder of the data for preset {options.preset}, got none")
         root = ensure_creatures()
-    run = Multistage(checkpoint, root, options.out, config, device=options.device, progress=not options.quiet)
+    run = Multistage(checkpoint, root, options.out, config, device=options.device, progress=shows_bars(options))
     masks = (run.dataset.devkit / "SegmentationClass").is_dir()
     score, evaluate = (
         (default if masks else None) if given is None else None if given == "none" else given
         for given, default in ((options.score, "train"), (options.evaluate, "val"))
     )
+    for option, split in (("--score", score), ("--evaluate", evaluate)):
+        if split is not None:
+            try:
+                scored_split(root, split)
+            except UserError as error:
+                raise UserError(f"{error}; {option} none leaves these scores out") from error
     rows = run_multistage(run, score=score, evaluate=evaluate)
     if rows:
         print(tables.text(rows))

@@ -2,7 +2,11 @@
 
 import argparse
 import ast
+import difflib
+import os
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -12,15 +16,33 @@ from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.device import resolve_device
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.choosing import CRITERIA, DEFAULT_CRITERIA
-from rsepm_edu.evaluation.inference import SCALES
+from rsepm_edu.evaluation.inference import GREATEST_SCALE, LEAST_SCALE, SCALES
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
-    """Device and progress bars."""
+    """Device, and what is told of the work."""
     parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 … (default: the GPU if there is one)")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars, no lines about epochs")
+
+
+def shows_bars(options: argparse.Namespace) -> bool:
+    """Whether progress bars are wanted and seen: in a file or a pipe they would be thousands of lines."""
+    return not options.quiet and sys.stderr.isatty()
+
+
+def expect_folder(option: str, folder: Path) -> None:
+    """Check that files can be written into a folder, which need not be there yet.
+
+    Raises:
+        UserError: it, or what it would have to lie in, is a file or may not be written into.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise UserError(f"{option}: expected a folder, got {folder}: {there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{option}: expected a folder that may be written into, got {folder}: {there} may not")
 
 
 def add_scales(parser: argparse.ArgumentParser) -> None:
@@ -38,8 +60,10 @@ def _parse_scales(text: str) -> tuple[float, ...]:
         scales = tuple(float(part) for part in text.split(","))
     except ValueError:
         scales = ()
-    if not scales or min(scales) <= 0:
-        raise argparse.ArgumentTypeError(f"expected positive numbers like 1.0,0.5, got {text!r}")
+    if not scales or not all(LEAST_SCALE <= scale <= GREATEST_SCALE for scale in scales):
+        raise argparse.ArgumentTypeError(
+            f"expected numbers from {LEAST_SCALE} to {GREATEST_SCALE} like 1.0,0.5, got {text!r}"
+        )
     return scales
 
 
@@ -98,7 +122,9 @@ def _parse_change(text: str, known: Mapping[str, Any]) -> tuple[str, Any]:
     if not equals:
         raise UserError(f"--set: expected NAME=VALUE, got {text!r}")
     if name not in known:
-        raise UserError(f"--set: expected a setting ({', '.join(known)}), got {name!r}")
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise UserError(f"--set: expected a setting ({', '.join(known)}), got {name!r}{hint}")
     default = known[name]
     if isinstance(default, str):
         return name, value

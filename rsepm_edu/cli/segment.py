@@ -1,66 +1,326 @@
 """rsepm-edu segment: masks and overlays for any pictures."""
 
 import argparse
-from collections.abc import Sequence
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
-from PIL import Image
+from torch import Tensor
+from tqdm.auto import tqdm
 
-from rsepm_edu.cli.options import add_common, add_scales, on_device
+from rsepm_edu.cli.options import add_common, add_scales, expect_folder, on_device, shows_bars
+from rsepm_edu.cli.pictures import Job, find_pictures, plan, read_tags
 from rsepm_edu.data.palette import write_mask
 from rsepm_edu.data.voc import read_image
 from rsepm_edu.errors import UserError
-from rsepm_edu.evaluation.inference import SCALES, segment
-from rsepm_edu.files import atomic_path
+from rsepm_edu.evaluation.choosing import spread
+from rsepm_edu.evaluation.segmenting import CHOOSE, LONGEST, MAPS, Recipe, choose_recipe, segment_picture
+from rsepm_edu.files import atomic_path, atomic_write_text, remove_leftovers
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.models.segmenters import Segmenter
 from rsepm_edu.multistage.segmentation import is_segmenter, load_segmenter
-from rsepm_edu.training.checkpoint import load_network
-from rsepm_edu.viz.panels import overlay
+from rsepm_edu.training.checkpoint import load_checkpoint, load_network
+from rsepm_edu.viz.named_overlay import named_overlay
+
+RECORD = "segment.json"
+"""Beside the masks: what they were made with, so that a folder never holds masks of two kinds."""
+
+COLOUR = "colour"
 
 
 def add_command(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
-    parser.description = "Writes NAME.png (VOC palette mask) and NAME_overlay.png for pictures of any size."
+    parser.description = (
+        "Writes NAME.png (VOC palette mask) and NAME_overlay.png for pictures of any size. Which map is used, and "
+        "where it is cut, is chosen by the pictures' colours, without masks, where it is not given, and named in the "
+        "output. Given again, the command goes on with the pictures that are not done. Exit code 1: some pictures could"
+        " not be done; they are listed at the end."
+    )
     parser.add_argument("checkpoint", type=Path, help="a last.pt, of train or of multistage")
     parser.add_argument("pictures", type=Path, nargs="+", help="JPEG or PNG files, or folders of them")
     parser.add_argument("--out", type=Path, required=True, help="folder for masks and overlays")
+    parser.add_argument(
+        "--map",
+        choices=MAPS,
+        help="cam, decoder, or argmax (the decoder against its own background); a segmenter has argmax alone "
+        "(default: chosen, among those the network was trained for)",
+    )
+    parser.add_argument(
+        "--pamr",
+        action=argparse.BooleanOptionalAction,
+        help="refine cam or decoder by the picture's colours (default: chosen)",
+    )
+    parser.add_argument("--crf", action="store_true", help="a dense CRF at the end; seconds a picture")
+    parser.add_argument(
+        "--threshold",
+        type=_parse_threshold,
+        default=COLOUR,
+        metavar="NUMBER",
+        help=f"background score of --map cam or decoder, 0 to 1, or {COLOUR}: chosen without masks (default: {COLOUR})",
+    )
+    parser.add_argument(
+        "--tags",
+        type=Path,
+        metavar="FILE",
+        help="a line a picture, NAME,CLASS,CLASS …: the classes that are in it (default: those the classifier sees)",
+    )
+    parser.add_argument(
+        "--longest",
+        type=_parse_longest,
+        default=LONGEST,
+        metavar="PIXELS",
+        help="longer side at which a picture is seen; larger ones are made smaller, their masks are not; takes memory "
+        "with its square (default: %(default)s)",
+    )
+    parser.add_argument("--again", action="store_true", help="do all pictures, those in OUT already too")
     add_scales(parser)
     add_common(parser)
     parser.set_defaults(run=_segment)
 
 
-def _segment(options: argparse.Namespace) -> None:
-    paths: list[Path] = []
-    for path in options.pictures:
-        found = (
-            sorted(p for p in path.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
-            if path.is_dir()
-            else [path]
-        )
-        if not found:
-            raise UserError(f"{path}: expected a folder with JPEG or PNG files, got none")
-        paths += found
-    names = [path.stem for path in paths]
-    twice = next((path for path in paths if names.count(path.stem) > 1), None)
-    if twice is not None:
-        raise UserError(f"{twice}: expected pictures of different names, got {twice.stem} more than once")
-    load = load_segmenter if is_segmenter(options.checkpoint) else load_network
-    segment_all(load(options.checkpoint), paths, options.out, options)
+def _parse_threshold(text: str) -> float | str:
+    if text == COLOUR:
+        return text
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"expected {COLOUR} or a number from 0 to less than 1, got {text!r}")
+    return value
+
+
+def _parse_longest(text: str) -> int:
+    if not text.isdecimal() or not 32 <= int(text) <= 8192:
+        raise argparse.ArgumentTypeError(f"expected pixels from 32 to 8192, got {text!r}")
+    return int(text)
+
+
+def _segment(options: argparse.Namespace) -> int:
+    pictures = find_pictures(options.pictures)
+    jobs = plan(pictures, options.out, [options.checkpoint, *([options.tags] if options.tags else [])])
+    expect_folder("--out", options.out)
+    network, stride = _load(options.checkpoint)
+    maps, pamrs = _candidates(options, network)
+    tags: Mapping[Path, Tensor] = {}
+    if options.tags is not None:
+        tags = read_tags(options.tags, pictures, network.classes)
+    network = on_device(network, options.device)
+    asked = _asked(options)
+    recorded = _recorded(options, asked)
+    remove_leftovers(options.out)
+    settings: dict[str, Any] = {"scales": options.scales, "longest": options.longest, "pamr_stride": stride}
+    if recorded is None:
+        recipe, told = _recipe(options, network, pictures, tags, maps, pamrs, settings)
+        record = {"asked": asked, "recipe": asdict(recipe), "told": told}
+        atomic_write_text(options.out / RECORD, json.dumps(record, indent=2) + "\n")
+    else:
+        recipe, told = recorded
+    print(told, flush=True)
+    made_since = (options.out / RECORD).stat().st_mtime  # older files were made with what an earlier record said
+    todo = [job for job in jobs if options.again or not job.done(made_since)]
+    if len(todo) < len(jobs):
+        print(f"{len(jobs) - len(todo)} of {len(jobs)} pictures are done already (--again does them anew)", flush=True)
+    failed = segment_all(network, todo, recipe, tags, progress=shows_bars(options), **settings)
+    if failed and len(jobs) == 1:
+        raise failed[0]
+    for error in failed:
+        print(f"rsepm-edu segment: {error}", file=sys.stderr)
+    if failed:
+        print(f"rsepm-edu segment: {len(failed)} of {len(jobs)} pictures could not be done", file=sys.stderr)
     print(options.out)
+    return 1 if failed else 0
+
+
+def _load(path: Path) -> tuple[SingleStageNetwork | Segmenter, int]:
+    """The network, and pixels per position of its PAMR."""
+    if is_segmenter(path):
+        return load_segmenter(path), 1
+    return load_network(path), load_checkpoint(path).config.pamr_stride
+
+
+def _candidates(
+    options: argparse.Namespace, network: SingleStageNetwork | Segmenter
+) -> tuple[tuple[str, ...], tuple[bool, ...]]:
+    """The maps among which to choose, and whether with PAMR, by what is asked for and what the network has learnt."""
+    if isinstance(network, Segmenter):
+        if options.map not in (None, "argmax") or options.pamr or options.threshold != COLOUR:
+            raise UserError(
+                f"--map, --pamr, --threshold: expected none for the segmenter {options.checkpoint}, got some"
+            )
+        return ("argmax",), (False,)
+    known = ("cam", "decoder", "argmax") if "decoder" in network.learnt else ("cam",)
+    if options.map is not None and options.map not in known:
+        raise UserError(
+            f"--map: expected one that {options.checkpoint} was trained for ({', '.join(known)}), got {options.map}"
+        )
+    if options.threshold != COLOUR and options.map not in ("cam", "decoder"):
+        raise UserError(f"--threshold: expected with --map cam or --map decoder, got {options.threshold} alone")
+    if options.map == "argmax" and options.pamr:
+        raise UserError("--pamr: expected with --map cam or --map decoder, got --map argmax")
+    return (options.map,) if options.map else known, (False, True) if options.pamr is None else (options.pamr,)
+
+
+def _asked(options: argparse.Namespace) -> dict[str, Any]:
+    """What changes the masks: the options, and digests of the files they name."""
+    names = ("map", "pamr", "crf", "threshold", "longest")
+    asked = {name: getattr(options, name) for name in names} | {"scales": list(options.scales)}
+    for name in ("checkpoint", "tags"):
+        path = getattr(options, name)
+        asked[name] = None
+        if path is not None:
+            with path.open("rb") as file:
+                asked[name] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return asked
+
+
+def _recorded(options: argparse.Namespace, asked: dict[str, Any]) -> tuple[Recipe, str] | None:
+    """What the masks in OUT were made with; None where there are none, or where all are to be done again.
+
+    Raises:
+        UserError: they were made with other settings, or nothing tells with which.
+    """
+    path = options.out / RECORD
+    if options.again or not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text("utf-8"))
+        before, recipe, told = record["asked"], Recipe(**record["recipe"]), str(record["told"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path}: expected the record of an earlier segment, got: {error}") from error
+    differs = next((name for name in asked if before.get(name) != asked[name]), None)
+    if differs is not None:
+        raise UserError(
+            f"{path}: expected {differs} = {before.get(differs)!r} as for the masks there, got {asked[differs]!r} "
+            f"(--again makes all anew, another --out keeps both)"
+        )
+    return recipe, told
+
+
+def _recipe(
+    options: argparse.Namespace,
+    network: SingleStageNetwork | Segmenter,
+    pictures: Sequence[Path],
+    tags: Mapping[Path, Tensor],
+    maps: tuple[str, ...],
+    pamrs: tuple[bool, ...],
+    settings: Mapping[str, Any],
+) -> tuple[Recipe, str]:
+    """What will be done with the maps, and the line that says so."""
+    if maps == ("argmax",):
+        recipe = Recipe("argmax", crf=options.crf)
+        return recipe, str(recipe)
+    if options.threshold != COLOUR:
+        recipe = Recipe(maps[0], bool(options.pamr), options.crf, options.threshold)
+        return recipe, str(recipe)
+    assert not isinstance(network, Segmenter)  # it has argmax alone
+    looked_at = [pictures[index] for index in spread(len(pictures), CHOOSE)]
+
+    broken = []
+
+    def readable() -> Iterator[tuple[Tensor, Tensor | None]]:
+        for path in tqdm(looked_at, desc="choosing", unit="picture", disable=not shows_bars(options), leave=False):
+            try:
+                image = read_image(path)
+            except UserError as error:  # told at the end, with all that could not be done
+                broken.append(error)
+                continue
+            yield image, tags.get(path)
+
+    with memory_advice("pictures"):
+        recipe = choose_recipe(network, readable(), maps=maps, pamrs=pamrs, crf=options.crf, **settings)
+    if len(broken) == len(looked_at):
+        raise broken[0]
+    return (
+        recipe,
+        f"{recipe}, chosen by colour on {len(looked_at) - len(broken)} of {len(pictures)} pictures, without masks",
+    )
 
 
 def segment_all(
-    network: SingleStageNetwork | Segmenter, paths: Sequence[Path], out: Path, options: argparse.Namespace
-) -> None:
-    """Write mask and overlay of each picture into ``out``."""
-    network = on_device(network, options.device)
-    device = next(network.parameters()).device
-    scales = getattr(options, "scales", SCALES)
-    for path in paths:
-        image = read_image(path)
-        labels = segment(network, image[None].to(device), scales=scales)[0].cpu()
-        write_mask(out / f"{path.stem}.png", labels.to(torch.uint8))
-        with atomic_path(out / f"{path.stem}_overlay.png") as temporary:
-            Image.fromarray(overlay(image, labels)).save(temporary)
+    network: SingleStageNetwork | Segmenter,
+    jobs: Sequence[Job],
+    recipe: Recipe,
+    tags: Mapping[Path, Tensor] | None = None,
+    *,
+    progress: bool,
+    longest: int = LONGEST,
+    **settings: Any,
+) -> list[UserError]:
+    """Write mask and overlay of each picture.
+
+    Args:
+        network: on the device to use.
+        jobs: pictures and files.
+        recipe, longest, settings: see ``segment_picture``.
+        tags: by picture; of those that are missing the classifier decides.
+        progress: show a bar.
+
+    Returns:
+        What kept pictures from being done, one for each.
+
+    Raises:
+        UserError: nothing can be written any more, on a full disk say.
+    """
+    failed = []
+    shown = 0
+    for number, job in enumerate(tqdm(jobs, desc="segmenting", unit="picture", disable=not progress, leave=False)):
+        try:
+            image = read_image(job.picture)
+            with memory_advice(str(job.picture)):
+                labels = segment_picture(
+                    network, image, recipe, (tags or {}).get(job.picture), longest=longest, **settings
+                )
+        except UserError as error:
+            failed.append(error)
+            continue
+        if max(labels.shape) > longest:
+            shown += 1
+            if shown == 1:
+                height, width = labels.shape
+                told = f"{job.picture}: {width}×{height} pixels, seen with a longer side of {longest} (--longest)"
+                tqdm.write(f"{told}; so are all larger ones", file=sys.stderr)
+            image, drawn = _shrunk(image, labels, longest)
+        else:
+            drawn = labels
+        try:
+            write_mask(job.mask, labels)
+            with atomic_path(job.overlay) as temporary:
+                named_overlay(image, drawn, network.classes).save(temporary)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise UserError(
+                f"{job.mask}: expected to write a mask, got: {reason}; "
+                f"{number - len(failed)} of {len(jobs)} pictures are done, the same command goes on from there"
+            ) from error
+    return failed
+
+
+def _shrunk(image: Tensor, labels: Tensor, longest: int) -> tuple[Tensor, Tensor]:
+    """Picture and labels for an overlay: no side longer than that."""
+    step = -(-max(labels.shape) // longest)
+    return image[:, ::step, ::step], labels[::step, ::step]
+
+
+@contextmanager
+def memory_advice(name: str) -> Iterator[None]:
+    """Turn running out of memory into one line that says which option to change.
+
+    Raises:
+        UserError: the block ran out of memory.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # of a GPU torch.OutOfMemoryError, of the CPU a plain RuntimeError
+        text = str(error)
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in text:
+            raise
+        raise UserError(
+            f"{name}: expected to fit into memory, got out of memory; try --longest 512, or --scales 1.0"
+        ) from error

@@ -61,7 +61,8 @@ def save_lesson_network(
 def load_lesson_network(name: str = CREATURES_CAM) -> SingleStageNetwork:
     """A network that comes with the package, on the CPU, in evaluation mode.
 
-    All but `creatures_rs` know tags only: call them with `decode=False`, their decoder was never trained.
+    All but `creatures_rs` know tags only: call them with `decode=False`, their decoder was never trained (their
+    `learnt` says so, and what asks for its maps is refused).
 
     Raises:
         UserError: the package holds no network of that name.
@@ -99,4 +100,5 @@ def _read(path: Path) -> SingleStageNetwork:
     wrong = [key for key in keys.missing_keys if decoder or not key.startswith("decoder.")]
     if wrong or keys.unexpected_keys:
         raise RuntimeError(f"{path}: made for another network: {[*wrong, *keys.unexpected_keys]}")
+    network.learnt = ("cam", "decoder") if decoder else ("cam",)
     return network.eval()

@@ -138,7 +138,7 @@ def rank_checkpoints(seeds: Mapping[str, Mapping[str, Criterion]]) -> list[tuple
     Tried with colour on four checkpoints of one run on photographs and four on Creatures: it tells those that have
     learnt from those that have not. Among the later ones of a run it is no more than a hint, since their values differ
     little: right on the photographs, while on Creatures it put the CAM of epoch 8 before that of epoch 21, which was
-    better. A decoder that was not trained yet gives seeds too, and they count.
+    better. Where some decoders were trained and some not, only the CAM's seeds count.
 
     Args:
         seeds: by checkpoint, what one criterion saw of its seeds: ``choose_thresholds(...)[criterion]``, on the same

@@ -12,6 +12,7 @@ a multiple of the network's stride, so that maps and picture cover the same grou
 of the photograph.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -21,12 +22,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rsepm_edu.data.transforms import normalise
+from rsepm_edu.errors import UserError
 from rsepm_edu.methods.cam import normalize_cam
 from rsepm_edu.methods.shapes import expect_maps, expect_tags
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.models.segmenters import Segmenter
 
 SCALES: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
+LEAST_SCALE, GREATEST_SCALE = 0.1, 4.0
+"""What settings and options may ask for: at 4.0 a photograph of 500 pixels has as many as one of 2000."""
 
 TAG_THRESHOLD = 0.34
 """Probability from which a class counts as present when no tags are given (released setting)."""
@@ -91,7 +95,13 @@ def multi_scale_maps(
         TypeError: pictures of another dtype.
         ValueError: pictures that are not B×3×H×W, tags that are not B×K, or scales that are empty
             or not positive.
+        UserError: `decode` with a network whose decoder was never trained.
     """
+    if decode and "decoder" not in getattr(network, "learnt", ("decoder",)):
+        raise UserError(
+            "decode: expected a network whose decoder was trained, got one whose training had not come to it "
+            "(decode=False leaves the decoder out)"
+        )
     pictures = _checked_pictures(images, scales)
     with evaluation_mode(network), torch.inference_mode():
         cam, probabilities, tag_probabilities = _summed_maps(
@@ -140,7 +150,7 @@ def _checked_pictures(images: Tensor, scales: Sequence[float]) -> Tensor:
         raise ValueError(f"images: expected Bx3xHxW, got {tuple(images.shape)}")
     if not (images.dtype == torch.uint8 or images.is_floating_point()):
         raise TypeError(f"images: expected uint8 or normalised floats, got {images.dtype}")
-    if not scales or min(scales) <= 0:
+    if not scales or not all(0 < scale < math.inf for scale in scales):
         raise ValueError(f"scales: expected positive numbers, got {tuple(scales)}")
     pictures = images.as_subclass(Tensor)
     return normalise(pictures) if pictures.dtype == torch.uint8 else pictures
@@ -259,7 +269,7 @@ def segment(
         int64 B×H×W, 0 background, 1 ... K.
 
     Raises:
-        TypeError, ValueError: see `multi_scale_maps`.
+        TypeError, ValueError, UserError: see `multi_scale_maps`.
     """
     if isinstance(network, Segmenter):
         return segmenter_probabilities(network, images, scales=scales, mirror=mirror).argmax(dim=1)

@@ -122,15 +122,15 @@ def text(rows: Sequence[Row]) -> str:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table, then each method's mean (lowest – highest) over seeds."""
+    """The rows as a Markdown table, then, where there are several seeds, each method's mean (lowest – highest)."""
+    means = summary(rows)
+    over_seeds = ["Mean over seeds (lowest – highest):", ""]
+    over_seeds += [*markdown_table(_SUMMARY_HEAD, [_summary_cells(line) for line in means]), ""]
     return "\n".join(
         [
             *markdown_table(_ROW_HEAD, [_row_cells(row) for row in rows]),
             "",
-            "Mean over seeds (lowest – highest):",
-            "",
-            *markdown_table(_SUMMARY_HEAD, [_summary_cells(line) for line in summary(rows)]),
-            "",
+            *(over_seeds if any(line.seeds > 1 for line in means) else []),
             "mIoU in %; FP and FN as fractions of the union, means over foreground classes. "
             "Choice, how θ was found: oracle, by masks (θ or the checkpoint); none, there was nothing to choose; any "
             "other, without masks, by the criterion of that name.",
@@ -272,7 +272,7 @@ def _summary_cells(line: Summary) -> tuple[str, ...]:
         line.choice,
         str(line.seeds),
         *(
-            f"{show(spread.mean)} ({show(spread.low)} – {show(spread.high)})"
+            show(spread.mean) + (f" ({show(spread.low)} – {show(spread.high)})" if line.seeds > 1 else "")
             for spread, show in (
                 (line.miou, _percent),
                 (line.fp, _fraction),

@@ -104,7 +104,8 @@ def build_backbone(name: str, *, output_stride: int = 16, weights: str | os.Path
         network: Any = torchvision.models.get_model(name, weights=known if str(weights) == "imagenet" else None)
     except (OSError, RuntimeError) as error:  # no connection, or a broken download
         raise UserError(
-            f"weights: expected torchvision's ImageNet weights of {name} to download, got: {error}"
+            f"weights: expected torchvision's ImageNet weights of {name} to download, got: {error}; "
+            f"--set weights=FILE takes a file that you have, weights=none random ones"
         ) from error
     if str(weights) not in ("none", "imagenet"):
         load_weights(network, Path(weights))

@@ -28,6 +28,9 @@ class Outputs(NamedTuple):
 class SingleStageNetwork(nn.Module):
     """Backbone, head A (bias-free 1×1 convolution to K maps) and head B (DeepLabv3+ decoder).
 
+    ``learnt`` names the heads whose maps mean something, of "cam" and "decoder". A new network claims both, for whoever
+    makes it trains it; one that is read from a file claims what its training had reached.
+
     Args:
         backbone: see ``build_backbone``.
         classes: names of the K classes, background not among them.
@@ -47,6 +50,7 @@ class SingleStageNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.classes = tuple(classes)
+        self.learnt: tuple[str, ...] = ("cam", "decoder")
         self.backbone = backbone
         self.classifier = nn.Conv2d(backbone.channels[-1], len(self.classes), 1, bias=False)
         self.decoder = DeepLabV3PlusDecoder(

@@ -223,7 +223,8 @@ def _network_and_features(name: str, output_stride: int, pretrained: dict[str, A
         except Exception as error:  # timm raises many kinds, above all on downloads
             if pretrained["pretrained"]:
                 raise UserError(
-                    f"weights: expected timm's weights of {name} to download, got: {one_line(error)}"
+                    f"weights: expected timm's weights of {name} to download, got: {one_line(error)}; "
+                    f"--set weights=FILE takes a file that you have, weights=none random ones"
                 ) from error
             raise UserError(f"backbone: expected a network with stages, got {name}: {one_line(error)}") from error
         _dilate_pvt(network, output_stride)

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from rsepm_edu.errors import UserError
-from rsepm_edu.evaluation.inference import SCALES
+from rsepm_edu.evaluation.crf import FINAL_SIGMAS, LABEL_SIGMAS, Sigmas
+from rsepm_edu.evaluation.inference import GREATEST_SCALE, LEAST_SCALE, SCALES
 from rsepm_edu.models.segmenters import Head
-from rsepm_edu.multistage.crf import FINAL_SIGMAS, LABEL_SIGMAS, Sigmas
 from rsepm_edu.multistage.segmentation import SEGMENTATION_PRESETS, SegmentationConfig
 from rsepm_edu.multistage.stages import SeedMap
 from rsepm_edu.multistage.walk import WALK_PRESETS, WalkConfig
@@ -40,6 +40,7 @@ class StageConfig(Settings):
     final_scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)  # of the segmenter's result, each with its mirror image [P]
 
     def __post_init__(self) -> None:
+        self._kinds()
         self._choice("seed_map", get_args(SeedMap))
         self._choice("walk", get_args(Walk))
         self._at_least("seed_stride", 1)
@@ -53,8 +54,10 @@ class StageConfig(Settings):
                 f"got {self.background}, {self.foreground}"
             )
         for name in ("scales", "final_scales"):
-            if not getattr(self, name) or not min(getattr(self, name)) > 0:
-                raise UserError(f"{name}: expected positive numbers, got {getattr(self, name)}")
+            if not all(LEAST_SCALE <= scale <= GREATEST_SCALE for scale in getattr(self, name)):
+                raise UserError(
+                    f"{name}: expected numbers from {LEAST_SCALE} to {GREATEST_SCALE}, got {getattr(self, name)}"
+                )
         for name in ("label_sigmas", "final_sigmas"):
             if len(getattr(self, name)) != 3 or not min(getattr(self, name)) > 0:
                 raise UserError(f"{name}: expected three numbers above 0, got {getattr(self, name)}")

@@ -22,12 +22,13 @@ from rsepm_edu.data.loading import derive_seed, epoch_loader
 from rsepm_edu.data.transforms import change_colours, draw_colours, normalise, training_transform
 from rsepm_edu.data.voc import Sample, VocDataset
 from rsepm_edu.errors import UserError
-from rsepm_edu.files import atomic_path, atomic_write_text
-from rsepm_edu.training.checkpoint import read_config, read_state
+from rsepm_edu.files import atomic_write_text, remove_leftovers
+from rsepm_edu.training.checkpoint import read_config, read_state, save_state
 from rsepm_edu.training.config import Precision, Settings
 from rsepm_edu.training.keeping import LAST
 from rsepm_edu.training.loop import NotFiniteError, resolve_precision, stopped
 from rsepm_edu.training.optimizer import set_learning_rate
+from rsepm_edu.training.report import LOGGER, epoch_line
 
 # These may differ when a run is resumed: they do not change what it computes, or the checkpoint has their effect.
 RESUMABLE = ("workers", "weights")
@@ -58,6 +59,9 @@ class LabelledConfig(Settings):
 
     def _check(self) -> None:
         """What every subclass checks in ``__post_init__``."""
+        self._kinds()
+        for name, most in (("size", 8192), ("workers", 512), ("epochs", 10**6)):
+            self._at_most(name, most)
         self._choice("precision", get_args(Precision))
         for name in ("epochs", "batch_size", "size"):
             self._at_least(name, 1)
@@ -162,26 +166,27 @@ def train_labelled(
         optimizer.load_state_dict(state["optimizer"])
         scaler.load_state_dict(state["scaler"])
         rows = json.loads(state["rows"])
+    remove_leftovers(out)
     atomic_write_text(out / "config.json", config.to_json())
     for epoch in range(len(rows), config.epochs):
         run = _Run(config, task, network, optimizer, scaler, precision)
         try:
             rows.append(run.epoch(dataset, epoch, progress=progress))
+            LOGGER.info(epoch_line(task.name, rows[-1], config.epochs))
         except NotFiniteError as error:
             raise stopped(error, out / LAST) from None
-        with atomic_path(out / LAST) as temporary:
-            torch.save(
-                {
-                    "format": task.file_format,
-                    "config": json.dumps(config.to_dict()),  # plain text, so that weights_only loading is enough
-                    "rows": json.dumps(rows),
-                    "network": network.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "scaler": scaler.state_dict(),
-                    **extra,
-                },
-                temporary,
-            )
+        save_state(
+            out / LAST,
+            {
+                "format": task.file_format,
+                "config": json.dumps(config.to_dict()),  # plain text, so that weights_only loading is enough
+                "rows": json.dumps(rows),
+                "network": network.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "scaler": scaler.state_dict(),
+                **extra,
+            },
+        )
         atomic_write_text(out / "log.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
     return network.eval()
 

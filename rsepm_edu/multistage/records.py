@@ -11,7 +11,7 @@ from torch import nn
 
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
-from rsepm_edu.files import atomic_write_text
+from rsepm_edu.files import atomic_write_text, remove_leftovers
 from rsepm_edu.multistage.labelled import RESUMABLE, LabelledConfig
 
 STAGE = "stage.json"
@@ -27,6 +27,7 @@ def claim(folder: Path, record: dict[str, Any]) -> Path:
     Raises:
         UserError: it holds what other settings led to, or files of another kind.
     """
+    remove_leftovers(folder)
     path = folder / STAGE
     now = json.loads(json.dumps(record))
     others = folder.is_dir() and any(entry != path for entry in folder.iterdir())

@@ -25,12 +25,13 @@ import torch
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.device import resolve_device
 from rsepm_edu.errors import UserError
+from rsepm_edu.evaluation.crf import refine_labels, refine_probabilities
+from rsepm_edu.evaluation.scored_split import scored_split
 from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.evaluation.thresholds import THRESHOLDS
 from rsepm_edu.models.affinity import WalkNetwork
 from rsepm_edu.models.segmenters import Head, Segmenter
 from rsepm_edu.multistage.config import MultistageConfig
-from rsepm_edu.multistage.crf import refine_labels, refine_probabilities
 from rsepm_edu.multistage.labelled import LabelledConfig
 from rsepm_edu.multistage.records import claim, digest, fingerprint, training_settings
 from rsepm_edu.multistage.segmentation import train_segmenter
@@ -44,7 +45,6 @@ from rsepm_edu.multistage.stages import (
 from rsepm_edu.multistage.stored import choose_stored_threshold, score_stored_masks, sweep_stored_seeds
 from rsepm_edu.multistage.walk import train_walk
 from rsepm_edu.training.checkpoint import Checkpoint, load_checkpoint
-from rsepm_edu.training.config import WITHOUT_DECODER
 from rsepm_edu.training.keeping import LAST
 
 WALK_NAMES = {"boundary": "IRN walk", "affinity": "Affinity walk"}
@@ -92,9 +92,10 @@ class Multistage:
                 f"{named}: expected the data's classes {', '.join(self.dataset.classes)}, "
                 f"got {', '.join(single.classes)}"
             )
-        if config.stages.seed_map == "decoder" and single.config.method in WITHOUT_DECODER:
+        if config.stages.seed_map not in single.learnt:
+            trained = " and ".join(single.learnt) or "nothing yet"
             raise UserError(
-                f"seed_map: expected cam for a network trained with method {single.config.method}, got decoder"
+                f"seed_map: expected a head that {named} has trained ({trained}), got {config.stages.seed_map}"
             )
         self.network = single.build_network().to(self.device).to(memory_format=torch.channels_last)
 
@@ -376,10 +377,15 @@ def run_multistage(run: Multistage, *, score: str | None = "train", evaluate: st
         score: split with masks on which seeds and pseudo masks are scored, tags given; None: not at all. Its pictures
             must be among those of the run.
         evaluate: split with masks on which the segmenter is scored, without tags; None: not at all.
+
+    Raises:
+        UserError: see ``Multistage``; or, before anything is computed, see ``scored_split``.
     """
     rows = []
+    if evaluate is not None:
+        scored_split(run.root, evaluate)  # looked through now, scored after all trainings
     if score is not None:
-        dataset = VocDataset(run.root, score, masks=True)
+        dataset = scored_split(run.root, score)
         missing = next(iter(set(dataset.names) - set(run.dataset.names)), None)
         if missing is not None:
             raise UserError(f"score: expected a split within {run.config.stages.split}, got {score} with {missing}")

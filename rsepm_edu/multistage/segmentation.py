@@ -78,6 +78,8 @@ class SegmentationConfig(LabelledConfig):
         check_backbone(self.backbone)
         self._choice("optimizer", get_args(Optimizer))
         self._at_least("channels", 1)
+        self._at_most("channels", 8192)
+        self._rates("rates")
         for name in ("freeze_stages", "weight_decay", "head_factor", "bias_factor"):
             self._at_least(name, 0)
         if self.freeze_stages > 4:

@@ -25,6 +25,7 @@ from rsepm_edu.models.affinity import WalkNetwork
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.models.segmenters import Segmenter
 from rsepm_edu.multistage.walk import Refine, walk_labels
+from rsepm_edu.training.report import LOGGER
 
 SeedMap = Literal["cam", "decoder"]
 
@@ -53,6 +54,8 @@ def pictures_to_do(
     folder = Path(folder)
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     todo = [index for index, name in enumerate(dataset.names) if f"{name}{suffix}" not in there]
+    if todo:
+        LOGGER.info("%s: %d of %d pictures to do", stage, len(todo), len(dataset))
     for index in tqdm(todo, desc=stage, disable=not progress, leave=False):
         sample = dataset.sample(index, masks=False)
         yield Picture(

@@ -11,6 +11,8 @@ from rsepm_edu.errors import UserError
 from rsepm_edu.files import atomic_path
 from rsepm_edu.models.network import SingleStageNetwork, build_network
 from rsepm_edu.training.config import Settings, TrainConfig
+from rsepm_edu.training.phases import Phase
+from rsepm_edu.training.progress import learnt_heads, reached_phase
 
 FORMAT = 1
 
@@ -39,10 +41,27 @@ class Checkpoint:
         """Epochs and batches done: the greater, the further."""
         return self.epoch, self.batch
 
+    @property
+    def phase(self) -> Phase | None:
+        """The phase the run has come to, whatever method it was started with; None before its first step."""
+        return reached_phase(self.config, self.progress)
+
+    @property
+    def learnt(self) -> tuple[str, ...]:
+        """The heads that the run has trained so far, of "cam" and "decoder": readers of networks ask this alone."""
+        return learnt_heads(self.config, self.progress)
+
     def build_network(self) -> SingleStageNetwork:
-        """The averaged network, on the CPU, in evaluation mode."""
+        """The averaged network, on the CPU, in evaluation mode; its ``learnt`` names the trained heads.
+
+        Raises:
+            UserError: nothing was learnt yet.
+        """
+        if not self.learnt:
+            raise UserError("checkpoint: expected a trained network, got one before its first step")
         network = network_from_config(self.config, self.classes, weights="none")
         network.load_state_dict(self.ema)
+        network.learnt = self.learnt
         return network.eval()
 
 
@@ -60,8 +79,22 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "optimizer": checkpoint.optimizer,
         "scaler": checkpoint.scaler,
     }
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+    save_state(path, state)
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write what ``torch.save`` can hold, beside ``path``, and rename it.
+
+    Raises:
+        UserError: it cannot be written, on a full disk say; the old file is as it was.
+    """
+    try:
+        with atomic_path(path) as temporary:
+            torch.save(state, temporary)
+    except (OSError, RuntimeError) as error:  # torch's own archive says "unexpected pos" where a disk is full
+        reason = getattr(error, "strerror", None) or "no room on the disk, or no right to write"
+        kept = "the one before it is whole" if path.is_file() else "none was saved before"
+        raise UserError(f"{path}: expected to write a checkpoint, got: {reason}; {kept}") from error
 
 
 def read_state(path: Path, file_format: int | str) -> dict[str, Any]:
@@ -131,9 +164,9 @@ def network_from_config(
 
 
 def load_network(path: str | Path) -> SingleStageNetwork:
-    """The averaged network of a checkpoint, on the CPU, in evaluation mode.
+    """The averaged network of a checkpoint, on the CPU, in evaluation mode; its ``learnt`` names the trained heads.
 
     Raises:
-        UserError: see ``load_checkpoint``.
+        UserError: see ``load_checkpoint``; or nothing was learnt yet.
     """
     return load_checkpoint(path).build_network()

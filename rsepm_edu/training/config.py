@@ -23,9 +23,40 @@ def method_name(method: Method, mixing: Mixing) -> str:
     return method if mixing == "none" else f"{method}+{mixing}"
 
 
+GREATEST = 3.4e38
+"""What float32 can hold: settings beyond it would become infinite where they are used."""
+
+
+KINDS = {int: "a whole number", bool: "True or False", str: "text"}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= GREATEST
+
+
 @dataclass(frozen=True)
 class Settings:
     """What every dataclass of settings can do: check itself, be written and read."""
+
+    def _kinds(self) -> None:
+        """Check that every value is of its default's kind and numbers are finite; comes before all ranges."""
+        for field in fields(self):
+            value, default = getattr(self, field.name), field.default
+            if isinstance(default, tuple):
+                if not (isinstance(value, tuple) and value and all(_is_number(part) for part in value)):
+                    raise UserError(f"{field.name}: expected numbers like {default}, got {value!r}")
+            elif isinstance(default, float) and not _is_number(value):
+                raise UserError(f"{field.name}: expected a number up to {GREATEST:.2g}, got {value!r}")
+            elif type(default) in KINDS and type(value) is not type(default):
+                raise UserError(f"{field.name}: expected {KINDS[type(default)]}, got {value!r}")
+
+    def _at_most(self, name: str, most: int) -> None:
+        if getattr(self, name) > most:
+            raise UserError(f"{name}: expected at most {most}, got {getattr(self, name)}")
+
+    def _rates(self, name: str) -> None:
+        if not all(type(rate) is int and 1 <= rate <= 999 for rate in getattr(self, name)):
+            raise UserError(f"{name}: expected whole numbers from 1 to 999, got {getattr(self, name)}")
 
     def _choice(self, name: str, choices: tuple[str, ...]) -> None:
         if getattr(self, name) not in choices:
@@ -44,7 +75,7 @@ class Settings:
             raise UserError(f"{name}: expected 0 or more and less than 1, got {getattr(self, name)}")
 
     def _check_scale(self, scale: tuple[float, float]) -> None:
-        if not 0 < scale[0] <= scale[1] <= 1:
+        if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
             raise UserError(f"scale: expected 0 < smallest <= greatest <= 1, got {scale}")
 
     def to_dict(self) -> dict[str, Any]:
@@ -138,6 +169,7 @@ class TrainConfig(Settings):
     checkpoint_minutes: float = 10.0  # minutes between checkpoints within an epoch; 0: none
 
     def __post_init__(self) -> None:
+        self._kinds()
         self._choice("method", get_args(Method))
         self._choice("mixing", get_args(Mixing))
         if self.method in WITHOUT_DECODER and self.mixing != "none":
@@ -172,9 +204,12 @@ class TrainConfig(Settings):
             raise UserError(
                 f"certain, uncertain: expected 0 <= uncertain < certain <= 1, got {self.certain}, {self.uncertain}"
             )
+        self._rates("decoder_rates")
+        for name, most in (("decoder_channels", 8192), ("size", 8192), ("workers", 512), ("epochs", 10**6)):
+            self._at_most(name, most)
         if self.crop == "zoom":
             self._check_scale(self.scale)
-        elif not 0 < self.scale[0] <= self.scale[1] <= 4:
+        elif len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1] <= 4:
             raise UserError(f"scale: expected 0 < smallest <= greatest <= 4 crops, got {self.scale}")
         self._positive("learning_rate")
         self._positive("clip_norm")

@@ -4,11 +4,13 @@ import json
 import shutil
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
 from rsepm_edu.errors import UserError
-from rsepm_edu.files import atomic_path
+from rsepm_edu.files import atomic_path, remove_leftovers
 from rsepm_edu.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.phases import phase_of
@@ -19,6 +21,28 @@ LAST = "last.pt"
 RESUMABLE = ("accumulate", "workers", "panel_every", "checkpoint_every", "checkpoint_minutes", "weights")
 
 Resume = bool | Literal["auto"]
+
+WRITTEN_FIRST = ("config.json", "log.jsonl")
+"""What a run writes before its first step, beside tensorboard/."""
+
+
+@contextmanager
+def nothing_left_of_a_run_that_never_began(out: Path) -> Iterator[None]:
+    """Remove what a run has written into a new folder if it fails before there is a checkpoint.
+
+    A folder that was there before stays, with all that is in it. What comes from elsewhere stays too.
+    """
+    new = not out.exists()
+    try:
+        yield
+    except BaseException:
+        if new and out.is_dir() and not (out / LAST).is_file():
+            shutil.rmtree(out / "tensorboard", ignore_errors=True)
+            for name in WRITTEN_FIRST:
+                (out / name).unlink(missing_ok=True)
+            with suppress(OSError):  # not empty
+                out.rmdir()
+        raise
 
 
 class CheckpointWriter:
@@ -32,6 +56,10 @@ class CheckpointWriter:
 
     def __init__(self, out: Path, second: Path | None, *, minutes: float) -> None:
         self.out, self.second, self.minutes = out, second, minutes
+        for folder in (out, second):
+            if folder is not None:
+                with suppress(OSError):  # a second place that fails is told when it matters
+                    remove_leftovers(folder)
         self.saved = time.monotonic()
 
     def due(self) -> bool:
@@ -64,6 +92,11 @@ def find_previous(
         UserError: there is a run already and ``resume`` is False; there is none and it is True; none is whole; or the
             one that was found has other settings or classes.
     """
+    for folder in (out, second):
+        if folder is not None and folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder}: expected a folder for checkpoints, got a file")
+    if second is not None and second.resolve() == out.resolve():
+        raise UserError(f"{second}: expected another folder than the run's for the copies, got the same")
     paths = [folder / LAST for folder in (out, second) if folder is not None]
     there = [path for path in paths if path.is_file()]
     if not resume:

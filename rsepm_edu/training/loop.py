@@ -31,7 +31,13 @@ from rsepm_edu.training.checkpoint import Checkpoint, network_from_config
 from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.distributed import global_means, replicate, without_exchange
 from rsepm_edu.training.interruption import StopRequests
-from rsepm_edu.training.keeping import LAST, CheckpointWriter, Resume, find_previous
+from rsepm_edu.training.keeping import (
+    LAST,
+    CheckpointWriter,
+    Resume,
+    find_previous,
+    nothing_left_of_a_run_that_never_began,
+)
 from rsepm_edu.training.memory import memory_advice
 from rsepm_edu.training.optimizer import (
     MovingAverage,
@@ -41,6 +47,7 @@ from rsepm_edu.training.optimizer import (
     training_mode,
 )
 from rsepm_edu.training.phases import Phase, phase_of
+from rsepm_edu.training.progress import expect_method_reached
 from rsepm_edu.training.report import TrainingLog
 from rsepm_edu.training.step import Batch, Target, Term, step_terms, teacher_targets
 
@@ -240,15 +247,17 @@ def train(
         The averaged network, in evaluation mode.
 
     Raises:
-        UserError: data, settings or folder do not go together, or the device has too little memory.
+        UserError: data, settings or folder do not go together, the epochs end before the method begins, or the device
+            has too little memory.
         NotFiniteError: a loss term left the finite numbers; last.pt is the last good state.
         KeyboardInterrupt: it was told to stop; last.pt is the state at that moment.
     """
     with joined(device) as world:
         places = Path(out), None if copy_to is None else Path(copy_to)
-        return _train(
-            config, root, *places, world, resume=resume, progress=progress, on_start=on_start, on_epoch=on_epoch
-        )
+        with nothing_left_of_a_run_that_never_began(places[0]) if world.is_main else nullcontext():
+            return _train(
+                config, root, *places, world, resume=resume, progress=progress, on_start=on_start, on_epoch=on_epoch
+            )
 
 
 def _train(
@@ -264,6 +273,7 @@ def _train(
     on_epoch: Callable[[Trainer, dict[str, Any]], None] | None,
 ) -> SingleStageNetwork:
     with world.report_once():
+        expect_method_reached(config)
         dataset = training_dataset(config, root)
         if len(dataset) < 2:
             raise UserError(f"{root}: expected at least 2 pictures in {config.split}, got {len(dataset)}")
@@ -383,7 +393,7 @@ def _run_epoch(
         for name, value in losses.items():
             trainer.totals[name] = trainer.totals.get(name, 0.0) + value / batches
         trainer.totals["seconds"] = before + time.perf_counter() - started
-        bar.set_postfix({name: f"{value:.3f}" for name, value in losses.items()})
+        bar.set_postfix(loss=f"{sum(losses.values()):.3f}")  # its terms, too long for a bar, are told after the epoch
         if trainer.batch < batches:  # the end of an epoch is the caller's
             _between_steps(trainer, keeper, requests)
     seconds = trainer.totals.pop("seconds")

@@ -1,6 +1,7 @@
 """What a run leaves to be looked at: a line of JSON an epoch, TensorBoard scalars, and pictures of its state."""
 
 import json
+import logging
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -11,14 +12,42 @@ from torch.utils.tensorboard import SummaryWriter
 
 from rsepm_edu.data.transforms import normalise
 from rsepm_edu.data.voc import VocDataset
+from rsepm_edu.errors import UserError
 from rsepm_edu.files import atomic_write_text
 from rsepm_edu.methods.cam import normalize_cam
 from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.optimizer import MovingAverage
+from rsepm_edu.training.progress import learnt_heads
 from rsepm_edu.training.step import Batch, refine
 from rsepm_edu.viz.panels import PanelSample, save_panel
 
 PANEL_ROWS = 4
+
+
+LOGGER = logging.getLogger("rsepm_edu")
+"""Told a line an epoch. Silent until somebody gives it a handler, as the command line does."""
+
+
+def epoch_line(name: str, row: dict[str, Any], epochs: int) -> str:
+    """An epoch of a log in one line, such as ``epoch 3/36 rs: tags 0.412, cam 0.031; 12 s, about 6 min left``.
+
+    Args:
+        name: phase or network.
+        row: with its epoch, counted from 1, "losses" by name or one "loss", and seconds.
+        epochs: of the run.
+    """
+    losses = row.get("losses") or {"loss": row["loss"]}
+    told = ", ".join(f"{term} {value:.3f}" for term, value in losses.items())
+    left = row["seconds"] * (epochs - row["epoch"])
+    rest = f", about {_duration(left)} left" if row["epoch"] < epochs else ""
+    return f"epoch {row['epoch']}/{epochs} {name}: {told}; {_duration(row['seconds'])}{rest}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 class Shown(Protocol):
@@ -64,7 +93,8 @@ class TrainingLog:
         self.board.close()
 
     def write(self, row: dict[str, Any]) -> None:
-        """Add an epoch."""
+        """Add an epoch, and tell of it."""
+        LOGGER.info(epoch_line(row["phase"], row, self.trainer.config.epochs))
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         epoch = row["epoch"]
@@ -77,7 +107,8 @@ class TrainingLog:
         """Write a picture of the state if it is due after that epoch, counted from 1."""
         config = self.trainer.config
         if config.panel_every and (epoch % config.panel_every == 0 or epoch == config.epochs):
-            samples = panel_samples(self.trainer, self.dataset)
+            trained = "decoder" in learnt_heads(config, (epoch, 0))
+            samples = panel_samples(self.trainer, self.dataset, decoder=trained)
             save_panel(self.out / "panels" / f"epoch_{epoch:03d}.png", samples, self.trainer.classes)
 
 
@@ -90,8 +121,8 @@ def _epoch(line: str) -> float:
 
 
 @torch.no_grad()
-def panel_samples(trainer: Shown, dataset: VocDataset) -> list[PanelSample]:
-    """What the averaged network makes of the first pictures of a split, step by step."""
+def panel_samples(trainer: Shown, dataset: VocDataset, *, decoder: bool = True) -> list[PanelSample]:
+    """What the averaged network makes of the first pictures of a split, step by step; its decoder if it was trained."""
     rows = []
     for index in range(min(PANEL_ROWS, len(dataset))):
         name, tags = dataset.names[index], dataset.tags[index : index + 1].to(trainer.device)
@@ -110,7 +141,7 @@ def panel_samples(trainer: Shown, dataset: VocDataset) -> list[PanelSample]:
                 cam=_enlarge(normalize_cam(outputs.cam, tags), size),
                 seed=_enlarge(refined.rs_map, size),
                 pseudo_mask=_nearest(refined.pseudo_mask, size),
-                decoder=_nearest(seg.argmax(1), size),
+                decoder=_nearest(seg.argmax(1), size) if decoder else None,
                 truth=_truth(dataset, index, size),
             )
         )
@@ -133,7 +164,11 @@ def _truth(dataset: VocDataset, index: int, size: torch.Size) -> torch.Tensor | 
     """For the eye alone: nothing that is learnt or chosen sees it."""
     if not dataset.mask_path(dataset.names[index]).is_file():
         return None
-    return _nearest(dataset.sample(index, masks=True)["mask"][None].long(), size)
+    try:
+        mask = dataset.sample(index, masks=True)["mask"]
+    except UserError:  # training needs no masks, so one that cannot be read, coloured say, must not end it
+        return None
+    return _nearest(mask[None].long(), size)
 
 
 def _enlarge(maps: torch.Tensor, size: torch.Size) -> torch.Tensor:

@@ -93,6 +93,12 @@ def test_markdown_table():
     assert "| CAM | oracle | 2 | 41.06 (40.12 – 42.00) | 0.400 (0.390 – 0.410) | 0.250 (0.200 – 0.300) |" in lines
 
 
+def test_one_seed_is_not_told_twice():
+    single = markdown([ROWS[0], ROWS[2]])
+    assert "Mean over seeds" not in single and single.count("40.12") == 1
+    assert "| RS (decoder) | none | 1 | 52.50 | 0.250 | 0.200 |" in markdown(ROWS)  # beside others of several seeds
+
+
 def test_a_bar_in_a_name_does_not_break_the_markdown():
     assert r"| a\|b | 40.12" in markdown([replace(ROWS[0], method="a|b")])
 

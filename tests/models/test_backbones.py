@@ -174,7 +174,9 @@ def test_weights_that_cannot_be_downloaded_are_an_error_of_one_line(monkeypatch:
         raise URLError("no route to host")
 
     monkeypatch.setattr(torchvision.models, "get_model", offline)
-    with pytest.raises(UserError, match="^weights: expected .* of resnet50 to download, got: .*no route to host"):
+    with pytest.raises(
+        UserError, match="^weights: expected .* of resnet50 to download, got: .*no route to host.*; --set weights=FILE"
+    ):
         build_backbone("resnet50", weights="imagenet")
 
 

@@ -41,7 +41,7 @@ def test_every_preset_has_its_three_parts() -> None:
             {"foreground": 0.05},
             "background, foreground: expected 0 <= background < foreground < 1, got 0.05, 0.05",
         ),
-        ({"scales": ()}, "scales: expected positive numbers, got ()"),
+        ({"scales": ()}, "scales: expected numbers like (1.0, 0.5, 1.5, 2.0), got ()"),
         ({"final_sigmas": (1.0, 0.0, 3.0)}, "final_sigmas: expected three numbers above 0, got (1.0, 0.0, 3.0)"),
         ({"seed_stride": 0}, "seed_stride: expected at least 1, got 0"),
     ],

@@ -141,7 +141,7 @@ def test_a_run_stopped_in_any_stage_goes_on_to_the_same_files(
     run = Multistage(single, blind, out, settings, device="cpu", progress=False)
     run_multistage(run, score=None, evaluate=None)
     run.predictions("val", crf=True)
-    (folder / ".picture.0badcafe.part.npz").unlink()
+    assert not (folder / ".picture.0badcafe.part.npz").exists()
     before, after = files(finished), files(out)
     assert before.keys() == after.keys()
     same = [name for name in before if not name.endswith((".pt", "log.jsonl"))]  # these hold names and seconds
@@ -307,7 +307,8 @@ def test_a_decoder_that_was_never_trained_gives_no_seeds(
         replace(tiny, method="cam", mixing="none", epochs=1), creatures, tmp_path / "cam", device="cpu", progress=False
     )
     message = error_of(lambda: Multistage(tmp_path / "cam" / "last.pt", creatures, tmp_path, settings, device="cpu"))
-    assert message == "seed_map: expected cam for a network trained with method cam, got decoder"
+    last = tmp_path / "cam" / "last.pt"
+    assert message == f"seed_map: expected a head that {last} has trained (cam), got decoder"
 
 
 # scores

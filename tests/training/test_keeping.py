@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -204,30 +205,98 @@ def test_the_newest_whole_checkpoint_counts(often: TrainConfig, creatures: Path,
     assert keeping.find_previous(often, classes, tmp_path / "new", None, resume="auto") is None
 
 
-def test_a_second_place_that_fails_does_not_end_the_run(
-    tiny: TrainConfig, straight: Path, creatures: Path, tmp_path: Path
-) -> None:
+def test_a_second_place_that_is_none_is_refused_first(tiny: TrainConfig, creatures: Path, tmp_path: Path) -> None:
     (tmp_path / "drive").write_text("a file, not a folder")
+    with pytest.raises(UserError, match="drive: expected a folder for checkpoints, got a file"):
+        run(tiny, creatures, tmp_path / "out", copy_to=tmp_path / "drive")
+    with pytest.raises(UserError, match="expected another folder than the run's for the copies, got the same"):
+        run(tiny, creatures, tmp_path / "out", copy_to=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_second_place_that_fails_does_not_end_the_run(
+    tiny: TrainConfig, straight: Path, creatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(source: Path, target: Path) -> None:
+        raise OSError(107, "Transport endpoint is not connected", str(target))
+
+    monkeypatch.setattr(keeping.shutil, "copyfile", gone)
     with pytest.warns(UserWarning, match="drive: expected to copy the checkpoint there, got: "):
         run(tiny, creatures, tmp_path / "out", copy_to=tmp_path / "drive")
     expect_same_end(tmp_path / "out", straight)
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (
+            RuntimeError("[enforce fail at inline_container.cc:659] . unexpected pos 64 vs 0\nmore"),
+            "no room on the disk",
+        ),
+    ],
+)
 def test_a_full_disk_leaves_the_last_good_state(
-    often: TrainConfig, straight: Path, creatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    often: TrainConfig,
+    straight: Path,
+    creatures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    words: str,
 ) -> None:
     save = torch.save
 
     def full_at_third(state: Any, path: Path) -> None:
         if (state["epoch"], state["batch"]) == (1, 1):
             path.write_bytes(b"half of it")
-            raise OSError(28, "No space left on device")
+            raise error
         save(state, path)
 
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+    with monkeypatch.context() as patch:
         patch.setattr(torch, "save", full_at_third)
-        run(often, creatures, tmp_path)
+        message = f"{tmp_path / 'last.pt'}: expected to write a checkpoint, got: {words}"
+        with pytest.raises(UserError, match=f"^{re.escape(message)}.*; the one before it is whole$"):
+            run(often, creatures, tmp_path)
     assert load_checkpoint(tmp_path / "last.pt").progress == (1, 0)
     assert not list(tmp_path.glob(".*"))
     run(often, creatures, tmp_path, resume="auto")
     expect_same_end(tmp_path, straight)
+
+
+# what is left behind
+
+
+def test_what_a_kill_left_is_removed_when_the_run_goes_on(often: TrainConfig, creatures: Path, tmp_path: Path) -> None:
+    left = [tmp_path / folder / ".last.0123abcd.part.pt" for folder in ("out", "drive")]
+    for path in left:
+        path.parent.mkdir()
+        path.touch()
+    (tmp_path / "out" / ".mine.pt").touch()
+    run(replace(often, method="cam", mixing="none", epochs=1), creatures, tmp_path / "out", copy_to=tmp_path / "drive")
+    assert not any(path.exists() for path in left) and (tmp_path / "out" / ".mine.pt").exists()
+
+
+@pytest.mark.parametrize("there_before", [False, True])
+def test_a_run_that_fails_on_its_first_step_leaves_no_folder(
+    tiny: TrainConfig, creatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there_before: bool
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise ValueError("no step")
+
+    monkeypatch.setattr(Trainer, "step", fail)
+    out = tmp_path / "out"
+    if there_before:
+        out.mkdir()
+    with pytest.raises(ValueError, match="no step"):
+        run(tiny, creatures, out)
+    assert out.exists() == there_before
+
+
+def test_a_run_that_fails_later_leaves_what_it_has(tiny: TrainConfig, creatures: Path, tmp_path: Path) -> None:
+    def fail(*_: Any) -> None:
+        raise ValueError("after an epoch")
+
+    with pytest.raises(ValueError, match="after an epoch"):
+        run(tiny, creatures, tmp_path / "out", on_epoch=fail)
+    assert {"config.json", "last.pt", "log.jsonl", "tensorboard"} == {p.name for p in (tmp_path / "out").iterdir()}

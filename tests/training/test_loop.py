@@ -125,9 +125,9 @@ def test_each_epoch_has_batches_of_its_own(
 def test_nothing_is_printed_without_progress(
     tiny: TrainConfig, creatures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    run(replace(tiny, epochs=1), creatures, tmp_path)
+    run(replace(tiny, method="cam", mixing="none", epochs=1), creatures, tmp_path)
     assert capfd.readouterr() == ("", "")
-    train(replace(tiny, epochs=1), creatures, tmp_path / "shown", device="cpu")
+    train(replace(tiny, method="cam", mixing="none", epochs=1), creatures, tmp_path / "shown", device="cpu")
     assert "epoch 1/1 cam" in capfd.readouterr().err
 
 
@@ -250,7 +250,7 @@ def test_a_resumed_run_looks_for_no_weights(tiny: TrainConfig, creatures: Path, 
 
     weights = tmp_path / "weights.pth"
     torch.save(mobilenet_v2(weights=None).state_dict(), weights)
-    config = replace(tiny, backbone="mobilenet_v2", weights=str(weights), epochs=2, freeze_stages=2)
+    config = replace(tiny, mixing="none", backbone="mobilenet_v2", weights=str(weights), epochs=2, freeze_stages=2)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(StopError):
         stop_after_step(patch, 2)
         run(config, creatures, tmp_path / "out")
@@ -616,7 +616,7 @@ def test_the_data_set_of_a_run_can_be_sent_to_workers_that_are_not_forked(
         return original(dataset, **settings)
 
     monkeypatch.setattr(loop, "epoch_loader", record)
-    run(replace(tiny, epochs=1), creatures, tmp_path)
+    run(replace(tiny, method="cam", mixing="none", epochs=1), creatures, tmp_path)
     image, tags, box, colours = seen[0][0]
     assert image.shape == (3, 32, 32) and tags.shape == (5,) and colours.tolist() == [1, 1, 1]
     assert box.tolist() == [0, 0, 32, 32]
@@ -633,7 +633,7 @@ def test_the_colours_that_are_drawn_reach_the_network(
             return {}
 
         monkeypatch.setattr(Trainer, "step", record)
-        run(replace(tiny, epochs=1, jitter=jitter), creatures, tmp_path / str(jitter))
+        run(replace(tiny, method="cam", mixing="none", epochs=1, jitter=jitter), creatures, tmp_path / str(jitter))
     dataset = loop.training_dataset(replace(tiny, jitter=0.3), creatures)
     [(_, _, _, factors), *_] = loop.epoch_loader(dataset, batch_size=4, seed=0, epoch=0)
     assert torch.equal(seen[0.3], change_colours(seen[0.0], factors))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rsepm_edu.data.voc import VocDataset
@@ -35,6 +36,24 @@ def row(epoch: int) -> dict[str, object]:
         "seconds": 1.5,
         "pictures_per_second": 10.0,
     }
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({}, "epoch 3/5 rs: tags 0.333, cam 0.250; 2 s, about 3 s left"),
+        ({"epoch": 5}, "epoch 5/5 rs: tags 0.333, cam 0.250; 2 s"),
+        ({"seconds": 100.0}, "epoch 3/5 rs: tags 0.333, cam 0.250; 2 min, about 3 min left"),
+        ({"seconds": 4000.0}, "epoch 3/5 rs: tags 0.333, cam 0.250; 67 min, about 2 h 13 min left"),
+    ],
+)
+def test_an_epoch_in_one_line(changes: dict[str, object], line: str) -> None:
+    assert report.epoch_line("rs", row(3) | changes, 5) == line
+
+
+def test_an_epoch_of_one_loss_in_one_line() -> None:
+    line = report.epoch_line("boundary", {"epoch": 1, "loss": 0.5, "seconds": 1.0}, 2)
+    assert line == "epoch 1/2 boundary: loss 0.500; 1 s, about 1 s left"
 
 
 def epochs(out: Path) -> list[int]:
@@ -86,7 +105,7 @@ def test_pictures_come_when_they_are_due_and_at_the_end(
     drawn: list[int],
 ) -> None:
     written = []
-    monkeypatch.setattr(report, "panel_samples", lambda trainer, dataset: [])
+    monkeypatch.setattr(report, "panel_samples", lambda trainer, dataset, **_: [])
     monkeypatch.setattr(report, "save_panel", lambda path, samples, classes: written.append(path))
     trainer.config = replace(trainer.config, panel_every=every)
     with TrainingLog(tmp_path, trainer, dataset, keep_epochs=0) as log:
@@ -116,6 +135,30 @@ def test_a_panel_does_without_masks_where_there_are_none(trainer: Trainer, creat
     shutil.rmtree(root / "SegmentationClass")
     samples = panel_samples(trainer, VocDataset(root, "train"))
     assert len(samples) == report.PANEL_ROWS and all(sample.truth is None for sample in samples)
+
+
+def test_a_panel_does_without_masks_that_cannot_be_read(trainer: Trainer, creatures: Path, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(creatures, root)
+    dataset = VocDataset(root, "train")
+    with Image.open(dataset.mask_path(dataset.names[0])) as mask:
+        coloured = mask.convert("RGB")
+    coloured.save(dataset.mask_path(dataset.names[0]))
+    assert [sample.truth is None for sample in panel_samples(trainer, dataset)] == [True, False, False, False]
+
+
+def test_a_panel_shows_no_decoder_that_was_never_trained(
+    trainer: Trainer, dataset: VocDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[bool] = []
+    monkeypatch.setattr(
+        report, "save_panel", lambda path, samples, classes: shown.append(samples[0].decoder is not None)
+    )
+    trainer.config = replace(trainer.config, panel_every=1)
+    with TrainingLog(tmp_path, trainer, dataset, keep_epochs=0) as log:
+        for epoch in (1, 2):  # tags alone, then RS
+            log.draw(epoch)
+    assert shown == [False, True]
 
 
 def test_a_panel_leaves_the_network_and_the_generator_alone(trainer: Trainer, dataset: VocDataset) -> None:

@@ -1,7 +1,7 @@
 import torch
 
+from rsepm_edu.evaluation.crf import FINAL_SIGMAS, LABEL_SIGMAS, refine_labels, refine_probabilities
 from rsepm_edu.methods.dense_crf import dense_crf, dense_crf_labels
-from rsepm_edu.multistage.crf import FINAL_SIGMAS, LABEL_SIGMAS, refine_labels, refine_probabilities
 
 
 def two_pictures() -> torch.Tensor:
