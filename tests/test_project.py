@@ -17,11 +17,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/instructors.md"]
 
-EVERYWHERE = {"errors", "files", "labels"}
+EVERYWHERE = {"errors", "files", "labels", "saved"}
 LAYERS = {
     "errors": EVERYWHERE,
     "files": EVERYWHERE,
     "labels": EVERYWHERE,
+    "saved": EVERYWHERE,
     "methods": {"methods", "errors", "labels"},
     "data": {"data"} | EVERYWHERE,
     "models": {"models", "data", "methods"} | EVERYWHERE,

@@ -20,6 +20,7 @@ from rsepm_edu.evaluation.inference import evaluation_mode, restrict_to_tags
 from rsepm_edu.files import atomic_path
 from rsepm_edu.methods.cam import normalize_cam
 from rsepm_edu.models.network import SingleStageNetwork
+from rsepm_edu.saved import expect_sums
 from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.losses import refine
 
@@ -120,6 +121,7 @@ def load_film(name: str = CREATURES_RS_FILM) -> Film:
 
 
 def _read(path: Path) -> Film:
+    expect_sums(path, "a film of the lessons")
     with np.load(path) as saved:  # no pickles: NumPy refuses them unless asked
         arrays = {name: torch.from_numpy(saved[name]) for name in saved.files}
     tags = arrays["tags"].float()

@@ -33,7 +33,7 @@ from rsepm_edu.evaluation.inference import SCALES
 from rsepm_edu.evaluation.stored import choose_stored_threshold, score_stored_masks, sweep_stored_seeds
 from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.evaluation.thresholds import THRESHOLDS
-from rsepm_edu.files import atomic_write_text
+from rsepm_edu.files import atomic_write_text, read_bytes
 from rsepm_edu.models.affinity import WalkNetwork
 from rsepm_edu.models.device import resolve_device
 from rsepm_edu.models.segmenters import Head, Segmenter
@@ -514,10 +514,13 @@ def claim(folder: Path, record: dict[str, Any]) -> Path:
     now = json.loads(json.dumps(record))
     others = folder.is_dir() and any(entry != path for entry in folder.iterdir())
     if path.is_file() and others:
+        content = read_bytes(path, "the settings of a stage")
         try:
-            before = json.loads(path.read_text("utf-8"))
-        except ValueError as error:
+            before = json.loads(content)
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}: expected the settings of a stage, got: {error}") from error
+        if not isinstance(before, dict) or not all(isinstance(settings, dict) for settings in before.values()):
+            raise UserError(f"{path}: expected the settings of a stage, by stage, got other JSON")
         for name in [*before, *now]:
             _expect_same(path, name, before.get(name, {}), now.get(name, {}))
         return folder

@@ -27,7 +27,7 @@ from rsepm_edu.methods.recurseed import decoder_loss
 from rsepm_edu.models.backbones import Backbone, check_backbone, copy_weights
 from rsepm_edu.models.device import resolve_device
 from rsepm_edu.models.segmenters import Head, Segmenter, build_segmenter
-from rsepm_edu.training.checkpoint import read_config, read_state
+from rsepm_edu.training.checkpoint import read_classes_of, read_config, read_state, restored
 from rsepm_edu.training.config import Optimizer, Precision
 from rsepm_edu.training.labelled import LabelledConfig, Task, train_labelled
 from rsepm_edu.training.optimizer import freeze, make_optimizer
@@ -168,9 +168,8 @@ def load_segmenter(path: str | Path) -> Segmenter:
     """
     state = read_state(Path(path), FORMAT)
     config = read_config(Path(path), state, SegmentationConfig)
-    network = segmenter_from_config(config, state["classes"], weights="none")
-    network.load_state_dict(state["network"])
-    return network.eval()
+    classes = read_classes_of(Path(path), state)
+    return restored(Path(path), lambda: segmenter_from_config(config, classes, weights="none"), state.get("network"))
 
 
 def train_segmenter(

@@ -24,7 +24,7 @@ from rsepm_edu.methods.random_walk import affinity_labels, affinity_loss, confid
 from rsepm_edu.models.affinity import AffinityNetwork, BoundaryNetwork, WalkNetwork
 from rsepm_edu.models.backbones import Backbone, build_backbone, check_backbone, copy_weights
 from rsepm_edu.models.device import resolve_device
-from rsepm_edu.training.checkpoint import read_config, read_state
+from rsepm_edu.training.checkpoint import read_config, read_state, restored
 from rsepm_edu.training.config import Precision
 from rsepm_edu.training.labelled import LabelledConfig, Task, train_labelled
 
@@ -148,9 +148,8 @@ def load_walk_network(path: str | Path) -> WalkNetwork:
         UserError: missing, unreadable, or not a checkpoint of this training.
     """
     state = read_state(Path(path), FORMAT)
-    network = build_walk_network(read_config(Path(path), state, WalkConfig), weights="none")
-    network.load_state_dict(state["network"])
-    return network.eval()
+    config = read_config(Path(path), state, WalkConfig)
+    return restored(Path(path), lambda: build_walk_network(config, weights="none"), state.get("network"))
 
 
 def train_walk(

@@ -239,6 +239,31 @@ def test_a_run_that_is_there_is_not_overwritten_and_none_is_not_resumed(
     assert "format walk 1, got another file" in error_of(lambda: load_walk_network(tmp_path / "other.pt"))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rows": None}, r"expected a checkpoint with rows \(str\), got nothing"),
+        ({"rows": '[{"epoch": 2}]'}, "expected rows of epochs 1, 2, …, got {'epoch': 2} for epoch 1"),
+        ({"rows": '["x"]'}, "expected rows of epochs 1, 2, …, got 'x' for epoch 1"),
+        ({"network": None}, "expected weights of BoundaryNetwork, tensors by name, got nothing"),
+        ({"optimizer": {}}, "expected the state of SGD for this network, got a dict without it"),
+        ({"scaler": None}, "expected the state of GradScaler, got nothing without it"),
+    ],
+)
+def test_a_state_with_parts_that_are_missing_or_of_another_kind(
+    tiny_walk: WalkConfig,
+    creatures: Path,
+    oracle_labels: Path,
+    straight: Path,
+    tmp_path: Path,
+    change: Any,
+    message: str,
+) -> None:
+    torch.save(torch.load(straight / "last.pt", weights_only=True) | change, tmp_path / "last.pt")
+    said = error_of(lambda: run(tiny_walk, creatures, oracle_labels, tmp_path, resume=True))
+    assert re.fullmatch(f"{re.escape(str(tmp_path / 'last.pt'))}: {message}", said), said
+
+
 def test_the_backbone_must_be_the_one_of_the_settings(
     tiny_walk: WalkConfig, creatures: Path, oracle_labels: Path, tmp_path: Path
 ) -> None:
