@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from rsepm_edu.course.networks import load_lesson_network
@@ -130,6 +131,21 @@ def test_labels_take_the_place_of_masks(creatures: Path, tmp_path: Path) -> None
     (labels / f"{name}.png").unlink()
     message = error_of(lambda: LabelledDataset(root, "train", labels))
     assert message == f"{labels / name}.png: expected labels of a picture of train, got no such file"
+
+
+def test_labels_are_those_of_the_upright_photograph(creatures: Path, tmp_path: Path) -> None:
+    """The stages before have seen it upright; only masks of data sets belong to the pixels as they are stored."""
+    root, labels = shutil.copytree(creatures, tmp_path / "set"), tmp_path / "labels"
+    shutil.copytree(root / "SegmentationClass", labels)
+    name = VocDataset(root, "train").names[2]
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    with Image.open(root / "JPEGImages" / f"{name}.jpg") as picture:
+        picture.save(root / "JPEGImages" / f"{name}.jpg", exif=exif)
+    stored = read_mask(labels / f"{name}.png")
+    assert torch.equal(LabelledDataset(root, "train", labels)[2]["mask"].as_subclass(Tensor), stored)
+    masks = VocDataset(root, "train", masks=True)
+    assert torch.equal(masks[2]["mask"].as_subclass(Tensor), stored.flip(0, 1))
 
 
 # training
