@@ -128,7 +128,7 @@ def read_instances(path: Path) -> dict[str, Any]:
         data = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: expected instance annotations in JSON, got: {one_line(error)}") from error
-    parts = {
+    parts: dict[str, dict[str, Any]] = {
         "categories": {"id": int, "name": str},
         "images": {"id": int, "file_name": str, "height": int, "width": int},
         "annotations": {"id": int, "image_id": int, "category_id": int, "area": (int, float)},

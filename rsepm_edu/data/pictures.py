@@ -163,7 +163,7 @@ def _rgb(picture: Image.Image, stored: Image.Image) -> Image.Image:
         return Image.fromarray(eight).convert("RGB")
     if mode in _WITH_ALPHA or (mode in _PLAIN and key is not None):
         picture = picture.convert("RGBA")
-        if picture.getextrema()[3] != (255, 255):  # the colours behind what is transparent are anything
+        if picture.getchannel("A").getextrema() != (255, 255):  # the colours behind what is transparent are anything
             picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     elif mode not in _PLAIN:
         raise ValueError(f"pixels of mode {mode}, whose range nothing says; save it as 8- or 16-bit grey or as RGB")

@@ -213,7 +213,7 @@ def edit_arrays(content: bytes, draw: random.Random) -> bytes:
         lambda: array.astype(draw.choice(kinds[:5])),
         lambda: array[None],
         lambda: array[:-1],
-        lambda: array * np.array(draw.choice((-1, 2, 100)), dtype=array.dtype if array.dtype.kind != "u" else "u1"),
+        lambda: (array * draw.choice((-1.0, 2.0, 100.0))).astype("int64" if array.dtype.kind in "iu" else array.dtype),
         lambda: np.array([{"a": 1}], dtype=object),
         lambda: np.array(7),
     )
