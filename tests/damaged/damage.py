@@ -96,7 +96,13 @@ def other_lines(content: bytes, draw: random.Random) -> bytes:
     return draw.choice(ways)()
 
 
-TEXT: tuple[Damage, ...] = (*BYTES, *[other_encoding, control] * 2, *[other_lines] * 3)
+def other_declaration(content: bytes, draw: random.Random) -> bytes:
+    """XML that declares an encoding, its own or another."""
+    encoding = draw.choice(("gb2312", "shift_jis", "iso-8859-1", "utf-16", "rot13", "nonsense", ""))
+    return content.replace(b"UTF-8", encoding.encode())
+
+
+TEXT: tuple[Damage, ...] = (*BYTES, *[other_encoding, control] * 2, *[other_lines] * 7)
 
 STRANGE: tuple[Any, ...] = (
     *(None, True, -1, 10**30, 1.5, float("nan"), float("inf"), "", "\x1b[31m", "x" * 1000, [], [[]], {}, {"a": 1}),

@@ -31,7 +31,7 @@ from rsepm_edu.training.segmentation import FORMAT as SEGMENTER
 from rsepm_edu.training.segmentation import SegmentationConfig, load_segmenter, segmenter_from_config
 from rsepm_edu.training.walk import FORMAT as WALK
 from rsepm_edu.training.walk import WalkConfig, build_walk_network, load_walk_network
-from tests.damaged.damage import BYTES, TEXT, Damage, edit, edit_json, edit_json_line
+from tests.damaged.damage import BYTES, TEXT, Damage, edit, edit_json, edit_json_line, other_declaration
 
 CLASSES = ("cat", "dog", "cow")
 
@@ -297,7 +297,9 @@ READERS = {
     "tags in lists": Reader(
         partial(_part, "ImageSets/Main/dog_train.txt"), partial(_read_devkit, 2, tags_from="lists"), TEXT, False, 50
     ),
-    "tags in XML": Reader(partial(_part, "Annotations/p1.xml"), _read_xml, TEXT, False, 80),
+    "tags in XML": Reader(
+        partial(_part, "Annotations/p1.xml"), _read_xml, (*TEXT, *[other_declaration] * 5), False, 80
+    ),
     "weights": Reader(_weights, _read_weights, (*BYTES, edit_saved), True, 60),
     "checkpoint": Reader(_checkpoint, _read_network, (*BYTES, *[edit_saved] * 4), True, 50),
     "run": Reader(_checkpoint, _read_run, (*BYTES, *[edit_saved] * 12), True, 40),
