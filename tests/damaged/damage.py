@@ -70,6 +70,9 @@ BYTES: tuple[Damage, ...] = (
 )
 
 
+BROKEN_OFF: tuple[Damage, ...] = (cut, zero_tail)
+
+
 def other_encoding(content: bytes, draw: random.Random) -> bytes:
     return content.decode("utf-8").encode(draw.choice(("utf-16", "utf-16-le", "utf-8-sig", "utf-32")))
 
