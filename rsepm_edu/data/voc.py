@@ -209,9 +209,10 @@ def tags_from_lists(devkit: Path, split: str, names: Sequence[str], classes: Seq
             if not line.strip():
                 continue
             name, value = (line.strip().rsplit(maxsplit=1) + [""])[:2]
-            if len(name.split()) > 1 and name not in known and os.path.isfile(pictures / f"{name}.jpg"):
+            spaces = len(name.split()) > 1
+            if spaces and name not in known and os.path.isfile(pictures / f"{name}.jpg"):
                 known.add(name)  # not of this split; whatever else has spaces is no name
-            if value not in TAG_VALUES or (len(name.split()) > 1 and name not in known):
+            if value not in TAG_VALUES or (spaces and name not in known):
                 raise UserError(f"{path}, line {number}: expected a name and 1, 0 or -1, got {line!r:.80}")
             if name in values:
                 raise UserError(f"{path}, line {number}: expected every name once, got {name!r} again")
