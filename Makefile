@@ -16,7 +16,7 @@ NEUTRAL := --ExecutePreprocessor.store_widget_state=False --ExecutePreprocessor.
 COALESCED := --CoalesceStreamsPreprocessor.enabled=True
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lab notebooks voc-lessons grade-lessons repeat-lessons site browser bench clean \
+.PHONY: help demo test check damaged lab notebooks voc-lessons grade-lessons repeat-lessons site browser bench clean \
 	results-creatures results-multistage results-voc-sample results-voc-sample-gpu
 
 help: ## this list
@@ -31,7 +31,7 @@ LESSONS := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --nbval-lax --
 
 test: check ## everything: linters, types, all tests, all notebooks
 	$(LESSONS)
-	$(PY) -m pytest -m 'not browser and not voc and not grades'
+	$(PY) -m pytest -m 'not browser and not voc and not grades and not damaged'
 
 check: $(READY) ## linters, types, spelling: ruff (code and notebooks), mypy, codespell, the GitHub workflow
 	$(BIN)/ruff check .
@@ -39,6 +39,9 @@ check: $(READY) ## linters, types, spelling: ruff (code and notebooks), mypy, co
 	$(BIN)/mypy
 	$(BIN)/codespell
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/test.yml
+
+damaged: $(READY) ## read ten thousand damaged files, where make test reads a thousand
+	$(PY) -m pytest -m damaged tests/damaged
 
 lab: $(READY) ## open JupyterLab on the lessons
 	$(BIN)/jupyter lab notebooks

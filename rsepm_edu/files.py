@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one: write beside, then rename."""
+"""Writing files so that a reader never sees half of one (write beside, then rename), and reading them."""
 
 import os
 import re
@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rsepm_edu.errors import UserError
+
 _LEFTOVER = re.compile(r"\..*\.[0-9a-f]{8}\.part(\.[^.]*)?")
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f]")
 
 
 @contextmanager
@@ -47,3 +50,39 @@ def atomic_write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write `text` to `path` as UTF-8 with Unix line ends, atomically (see `atomic_path`)."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def read_bytes(path: str | os.PathLike[str], what: str) -> bytes:
+    """The content of a file.
+
+    Args:
+        path: of the file.
+        what: was expected there, such as "a picture".
+
+    Raises:
+        UserError: it is missing or cannot be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: expected {what}, got no such file") from error
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte, which a damaged list can hold
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path}: expected {what}, got what cannot be read: {reason}") from error
+
+
+def read_lines(path: str | os.PathLike[str], what: str) -> list[str]:
+    """The lines of a text in UTF-8; a byte order mark, which Windows puts before it, is left out.
+
+    Raises:
+        UserError: it is missing, cannot be read, is in another encoding, or holds control characters.
+    """
+    try:
+        text = read_bytes(path, what).decode("utf-8-sig")
+    except UnicodeDecodeError as error:  # PowerShell's ">" writes UTF-16
+        raise UserError(f"{path}: expected text in UTF-8, got: {error}") from error
+    control = _CONTROL.search(text)
+    if control:
+        line = text.count("\n", 0, control.start()) + 1
+        raise UserError(f"{path}, line {line}: expected text in UTF-8, got the control character {control.group()!r}")
+    return text.splitlines()

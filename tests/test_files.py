@@ -3,8 +3,8 @@ import stat
 
 import pytest
 
-from rsepm_edu.errors import UserError
-from rsepm_edu.files import atomic_path, atomic_write_text, remove_leftovers
+from rsepm_edu.errors import UserError, one_line
+from rsepm_edu.files import atomic_path, atomic_write_text, read_lines, remove_leftovers
 
 
 def test_user_error_is_a_value_error():
@@ -73,3 +73,27 @@ def test_leftovers_are_what_atomic_path_leaves_and_nothing_else(tmp_path):
     remove_leftovers(tmp_path)
     remove_leftovers(tmp_path / "none")
     assert sorted(os.listdir(tmp_path)) == sorted(kept)
+
+
+def test_what_a_terminal_would_obey_is_shown_not_sent():
+    assert str(UserError("a\x1b[31m\ufeffb\n\udcffc é θ")) == r"a\x1b[31m\ufeffb\n\udcffc é θ"
+    assert one_line(ValueError("first\n  second\x07\nthird\nfourth")) == r"first second\x07 third"
+    assert one_line(KeyError()) == "KeyError"
+
+
+def test_read_lines_takes_windows_marks_and_refuses_what_is_no_text(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"\xef\xbb\xbfa b\r\nc\r\n")
+    assert read_lines(path, "a list") == ["a b", "c"]
+    path.write_bytes(b"a\nb\x00c\n")
+    with pytest.raises(UserError, match=r"a\.txt, line 2: expected text in UTF-8, got the control character '\\x00'$"):
+        read_lines(path, "a list")
+    path.write_text("a\n", encoding="utf-16")
+    with pytest.raises(UserError, match=r"a\.txt: expected text in UTF-8, got: 'utf-8' codec can't decode byte"):
+        read_lines(path, "a list")
+    with pytest.raises(UserError, match=r"b\.txt: expected a list, got no such file$"):
+        read_lines(tmp_path / "b.txt", "a list")
+    with pytest.raises(UserError, match=r": expected a list, got what cannot be read: Is a directory$"):
+        read_lines(tmp_path, "a list")
+    with pytest.raises(UserError, match=r": expected a list, got what cannot be read: embedded null byte$"):
+        read_lines("a\0b", "a list")

@@ -17,13 +17,14 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/instructors.md"]
 
-EVERYWHERE = {"errors", "files", "labels", "device", "processes"}
+EVERYWHERE = {"errors", "files", "labels", "saved", "device", "processes"}
 LAYERS = {
     "errors": EVERYWHERE,
     "files": EVERYWHERE,
     "labels": EVERYWHERE,
     "device": EVERYWHERE,
     "processes": EVERYWHERE,
+    "saved": EVERYWHERE,
     "methods": {"methods", "errors", "labels"},
     "data": {"data"} | EVERYWHERE,
     "models": {"models", "data", "methods"} | EVERYWHERE,

@@ -20,11 +20,12 @@ from rsepm_edu.evaluation.inference import evaluation_mode, restrict_to_tags
 from rsepm_edu.files import atomic_path
 from rsepm_edu.methods.cam import normalize_cam
 from rsepm_edu.models.network import SingleStageNetwork
+from rsepm_edu.saved import expect_sums
 from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.step import Batch, refine
 
 CREATURES_RS_FILM = "creatures_rs_film"
-"""The first six pictures of Creatures' `train`: creatures_cam, then after every second of twelve epochs of RecurSeed."""
+"""The first six pictures of Creatures' `train`: creatures_cam, then every second of twelve epochs of RecurSeed."""
 
 
 class Frame(NamedTuple):
@@ -120,6 +121,7 @@ def load_film(name: str = CREATURES_RS_FILM) -> Film:
 
 
 def _read(path: Path) -> Film:
+    expect_sums(path, "a film of the lessons")
     with np.load(path) as saved:  # no pickles: NumPy refuses them unless asked
         arrays = {name: torch.from_numpy(saved[name]) for name in saved.files}
     tags = arrays["tags"].float()

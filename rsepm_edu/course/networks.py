@@ -12,6 +12,7 @@ import torch
 from rsepm_edu.errors import UserError
 from rsepm_edu.files import atomic_path
 from rsepm_edu.models.network import SingleStageNetwork, build_network
+from rsepm_edu.saved import read_saved
 from rsepm_edu.training.config import TrainConfig
 
 CREATURES_CAM = "creatures_cam"
@@ -88,7 +89,7 @@ def load_lesson_record(name: str = CREATURES_CAM) -> dict[str, Any]:
 
 
 def _read(path: Path) -> SingleStageNetwork:
-    saved = torch.load(path, map_location="cpu", weights_only=True)
+    saved = read_saved(path, "a network of the lessons")
     decoder = saved.get("decoder", {})
     if decoder:
         decoder["decoder_rates"] = tuple(decoder["decoder_rates"])

@@ -7,6 +7,7 @@ smaller one lies on top.
 
 import contextlib
 import io
+import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -18,8 +19,12 @@ from tqdm.auto import tqdm
 
 from rsepm_edu.data.download import Archive, expect_space, fetch, unpacked
 from rsepm_edu.data.palette import write_mask
-from rsepm_edu.errors import UserError
-from rsepm_edu.files import atomic_write_text
+from rsepm_edu.errors import UserError, one_line
+from rsepm_edu.files import atomic_write_text, read_bytes
+from rsepm_edu.saved import is_number
+
+MOST_PIXELS = 2**27
+"""Of a picture; more is a damaged size."""
 
 _LICENCE = "annotations CC BY 4.0; pictures from Flickr, under Flickr's terms of use"
 
@@ -89,8 +94,10 @@ def get_coco(
         with unpacked(paths["annotations"], made / "annotations") as inner:
             for split in splits:
                 listed = _expect(inner / "annotations" / f"instances_{split}2014.json", paths["annotations"])
-                with contextlib.redirect_stdout(io.StringIO()):  # it prints how long it took
-                    coco = COCO(str(listed))
+                coco = COCO()
+                coco.dataset = read_instances(listed)
+                with contextlib.redirect_stdout(io.StringIO()):  # it prints how far it is
+                    coco.createIndex()
                 _write_split(coco, made, split, masks=masks, progress=progress)
         for split in splits:
             with unpacked(paths[split], made / split) as inner:
@@ -104,6 +111,76 @@ def _expect(path: Path, archive: Path) -> Path:
     if not path.exists():
         raise UserError(f"{archive}: expected {path.name} in it, got no such entry")
     return path
+
+
+def read_instances(path: Path) -> dict[str, Any]:
+    """Read instance annotations in COCO's JSON, as ``pycocotools`` takes them.
+
+    What it would take for something else is refused: it draws a polygon of two corners as a box, and fails on an empty
+    one without naming it.
+
+    Raises:
+        UserError: missing or no such JSON; a part is missing or of another kind; an annotation has no outline, or is
+            of a picture or class that is not listed. The message names the annotation.
+    """
+    content = read_bytes(path, "instance annotations")
+    try:
+        data = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: expected instance annotations in JSON, got: {one_line(error)}") from error
+    parts: dict[str, dict[str, Any]] = {
+        "categories": {"id": int, "name": str},
+        "images": {"id": int, "file_name": str, "height": int, "width": int},
+        "annotations": {"id": int, "image_id": int, "category_id": int, "area": (int, float)},
+    }
+    for part, fields in parts.items():
+        entries = data.get(part) if isinstance(data, dict) else None
+        if not isinstance(entries, list) or not entries:
+            raise UserError(f"{path}: expected a list of {part}, got none")
+        for number, item in enumerate(entries):
+            for name, kind in fields.items():
+                if not isinstance(item, dict) or not isinstance(item.get(name), kind) or item[name] is True:
+                    raise UserError(f"{path}: expected {part} with {name}, got entry {number} = {item!r:.80}")
+        ids = [item["id"] for item in entries]
+        if len(set(ids)) < len(ids):
+            raise UserError(f"{path}: expected {part} with an id each, got one twice")
+    sizes = {item["id"]: (item["height"], item["width"]) for item in data["images"]}
+    classes = {item["id"] for item in data["categories"]}
+    names = {Path(item["file_name"]).stem for item in data["images"]}
+    if len(names) < len(sizes) or len({item["name"] for item in data["categories"]}) < len(classes):
+        raise UserError(f"{path}: expected pictures and categories of different names, got one twice")
+    for image, (height, width) in sizes.items():
+        if height < 1 or width < 1 or height * width > MOST_PIXELS:
+            raise UserError(f"{path}: expected 1 to {MOST_PIXELS} pixels, got {width}×{height} for picture {image}")
+    for item in data["annotations"]:
+        where = f"{path}, annotation {item['id']}"
+        if item["image_id"] not in sizes or item["category_id"] not in classes:
+            raise UserError(f"{where}: expected a picture and a category of the file, got others")
+        if not is_number(item["area"]):
+            raise UserError(f"{where}: expected an area, got {item['area']!r:.80}")
+        item["segmentation"] = _outline(where, item.get("segmentation"), sizes[item["image_id"]])
+    return data
+
+
+def _outline(where: str, outline: Any, size: tuple[int, int]) -> Any:
+    """Polygons of three corners at least, or runs that fill the picture; a line or point among polygons is left out."""
+    if isinstance(outline, list):
+        if not all(isinstance(polygon, list) and all(map(is_number, polygon)) for polygon in outline):
+            raise UserError(f"{where}: expected polygons, lists of numbers, got {outline!r:.80}")
+        if any(abs(number) > 10 * max(size) for polygon in outline for number in polygon):  # it would take all memory
+            raise UserError(f"{where}: expected polygons about its picture of {size}, got {outline!r:.80}")
+        polygons = [polygon for polygon in outline if len(polygon) >= 6]
+        if not polygons or any(len(polygon) % 2 for polygon in outline):
+            raise UserError(f"{where}: expected a polygon of 6 numbers or more, x and y in turn, got {outline!r:.80}")
+        return polygons
+    runs = outline.get("counts") if isinstance(outline, dict) else None
+    if not isinstance(runs, list) or not all(type(run) is int and run >= 0 for run in runs):
+        raise UserError(f"{where}: expected polygons or a list of runs, got {outline!r:.80}")
+    if outline.get("size") != list(size) or sum(runs) != size[0] * size[1]:
+        raise UserError(
+            f"{where}: expected runs for its picture of {size}, got {outline.get('size')!r:.80}, {sum(runs)}"
+        )
+    return outline
 
 
 def _write_split(coco: Any, folder: Path, split: str, *, masks: bool, progress: bool) -> None:

@@ -95,7 +95,7 @@ class _Loader(DataLoader[Any]):
             yield from super().__iter__()
         except UserError as error:
             # From a worker comes its traceback as the message; the last line is what the error said there.
-            raise UserError(str(error).splitlines()[-1].split("UserError: ", 1)[-1]) from error
+            raise UserError(error.args[0].splitlines()[-1].split("UserError: ", 1)[-1]) from error
 
 
 def batches_of(length: int, batch_size: int) -> int:

@@ -8,8 +8,9 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from rsepm_edu.data.pictures import PNG_START, open_picture
 from rsepm_edu.errors import UserError
-from rsepm_edu.files import atomic_path
+from rsepm_edu.files import atomic_path, read_bytes
 from rsepm_edu.labels import VOID as VOID
 
 
@@ -26,24 +27,57 @@ def voc_palette() -> list[int]:
 
 
 def read_mask(path: str | os.PathLike[str]) -> torch.Tensor:
-    """Read a label mask: a palette or 8-bit grey picture, the byte of a pixel being its label.
+    """Read a label mask: a PNG with a palette or of 8-bit grey.
+
+    In grey the byte of a pixel is its label, and so it is with VOC's palette or with one of greys 0, 1, 2, … Image
+    editors store the same picture with its colours in another order: where all of them are VOC's, a pixel's colour
+    tells its label. Any other palette is refused, for nothing says what its numbers mean; so is grey of fewer bits, in
+    which label 15 and void (255) are the same.
 
     Returns:
         uint8 tensor HxW.
 
     Raises:
-        UserError: the file is missing, is no picture, is truncated, or holds colours, not labels.
+        UserError: the file is missing, is no PNG, is truncated or damaged, or holds colours, not labels.
     """
     path = Path(path)
-    try:
-        with Image.open(path) as picture:
-            if picture.mode not in ("P", "L"):
-                raise UserError(f"{path}: expected a palette or 8-bit grey mask, got mode {picture.mode}")
-            return torch.from_numpy(np.array(picture, dtype=np.uint8))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: expected a mask here, got no such file") from error
-    except (OSError, SyntaxError) as error:  # Pillow calls some broken PNG files a SyntaxError
-        raise UserError(f"{path}: expected a readable mask, got: {error}") from error
+    content = read_bytes(path, "a mask here")
+    if not content.startswith(PNG_START):
+        raise UserError(f"{path}: expected a readable mask, got a file that is no PNG")
+    picture = open_picture(path, content, "mask")
+    bits, colour = content[24], content[25]  # of the header, the first chunk of every PNG
+    if colour == 0 and bits != 8:
+        raise UserError(f"{path}: expected a palette or 8-bit grey mask, got {bits}-bit grey")
+    if picture.mode not in ("P", "L"):
+        raise UserError(f"{path}: expected a palette or 8-bit grey mask, got mode {picture.mode}")
+    labels = np.array(picture, dtype=np.uint8)
+    if picture.mode == "P":
+        labels = _labels_by_palette(path, labels, bytes(picture.getpalette() or ()))
+    return torch.from_numpy(labels)
+
+
+def _labels_by_palette(path: Path, indices: npt.NDArray[np.uint8], palette: bytes) -> npt.NDArray[np.uint8]:
+    """What the indices into a palette of bytes r, g, b, r, … mean, see ``read_mask``."""
+    if not indices.size or (_VOC_BYTES.startswith(palette) and int(indices.max()) < len(palette) // 3):
+        return indices
+    used = np.flatnonzero(np.bincount(indices.ravel(), minlength=256)).tolist()
+    colours = {index: tuple(palette[3 * index : 3 * index + 3]) for index in used}
+    if all(colour == (index, index, index) for index, colour in colours.items()):
+        return indices
+    strange = next((index for index in used if colours[index] not in _LABEL_OF), None)
+    if strange is not None:
+        colour = ", ".join(map(str, colours[strange])) or "no colour"
+        raise UserError(
+            f"{path}: expected VOC's palette or one of greys, got ({colour}) for label {strange}; "
+            "rsepm_edu.data.palette.write_mask writes masks that can be read"
+        )
+    labels = np.arange(256, dtype=np.uint8)
+    labels[used] = [_LABEL_OF[colours[index]] for index in used]
+    return labels[indices]
+
+
+_VOC_BYTES = bytes(voc_palette())
+_LABEL_OF = {tuple(_VOC_BYTES[3 * label : 3 * label + 3]): label for label in range(256)}
 
 
 def write_mask(path: str | os.PathLike[str], mask: torch.Tensor | npt.NDArray[np.integer]) -> None:

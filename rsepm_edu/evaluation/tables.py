@@ -14,9 +14,10 @@ import numpy as np
 import torch
 import torchvision
 
-from rsepm_edu.errors import UserError
+from rsepm_edu.errors import UserError, one_line
 from rsepm_edu.evaluation.metrics import Scores
-from rsepm_edu.files import atomic_path, atomic_write_text
+from rsepm_edu.files import atomic_path, atomic_write_text, read_bytes
+from rsepm_edu.saved import is_number
 
 ORACLE = "oracle"
 """Choice of a row whose threshold or checkpoint masks have chosen."""
@@ -178,20 +179,35 @@ def read_rows(path: str | os.PathLike[str]) -> list[Row]:
     """
     known = {field.name for field in fields(Row)}
     required = known - {"choice"}  # tables written before there was one say it by `oracle`
+    content = read_bytes(path, "a JSON table of results")
     try:
-        objects = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: expected a JSON table of results, got {error}") from error
+        objects = json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: expected a JSON table of results, got: {one_line(error)}") from error
     rows = []
     for entry in objects if isinstance(objects, list) else [objects]:
         if not isinstance(entry, dict) or not required <= set(entry) <= known:
             raise UserError(f"{path}: expected rows with {sorted(known)}, got {entry!r:.200}")
+        for name, value in entry.items():
+            if not _fits(name, value):
+                raise UserError(f"{path}: expected rows with numbers, names and switches, got {name} = {value!r:.80}")
         numbers = {name: math.nan if entry[name] is None else entry[name] for name in ("miou", "fp", "fn")}
         try:
             rows.append(Row(**{**entry, **numbers}))
         except ValueError as error:
             raise UserError(f"{path}: {error}") from error
     return rows
+
+
+def _fits(name: str, value: object) -> bool:
+    """Whether a value from JSON is of the kind that a field of `Row` has."""
+    if name in ("method", "choice"):
+        return isinstance(value, str)
+    if name == "oracle":
+        return isinstance(value, bool)
+    if name == "seed":
+        return type(value) is int
+    return value is None or is_number(value)
 
 
 def write_results(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rsepm_edu.labels import VOID
 from rsepm_edu.methods.permutohedral import permutohedral_lattice
-from rsepm_edu.methods.shapes import expect_maps
+from rsepm_edu.methods.shapes import expect_maps, expect_range
 
 FEW = 8
 """Where fewer numbers lie side by side, torch's soft-max and products that repeat a number are several times slower."""
@@ -47,7 +47,8 @@ def dense_crf(
     gradient is computed.
 
     Args:
-        image: B×3×H×W, uint8 or floating, values in 0…255.
+        image: B×3×H×W, uint8 or floating, values in 0…255. A floating one of which nothing is above 1 is refused, but
+            for one that is black: it is one in 0…1.
         probabilities: B×C×H×W in [0, 1]; they need not add up to one (the unary is −log p).
         iterations: ≥ 0.
         smooth_sigma, appearance_sigma: in pixels, > 0.
@@ -58,7 +59,7 @@ def dense_crf(
         B×C×H×W, adding up to one over the classes, in the dtype of ``probabilities``.
 
     Raises:
-        ValueError: shapes do not go together or a setting is out of range.
+        ValueError: shapes do not go together, or a setting or a number is out of range or NaN.
         TypeError: a tensor has a wrong dtype.
     """
     expect_maps(probabilities=probabilities)
@@ -69,6 +70,7 @@ def dense_crf(
         raise ValueError(f"expected sigmas > 0 and weights >= 0, got {sigmas} and {settings}")
     if probabilities.numel() == 0:
         return probabilities.clone()
+    _expect_colours(image)
     exact = torch.promote_types(probabilities.dtype, torch.float32)  # half precision cannot hold sums over a picture
     features = pixel_features(image.to(exact), appearance_sigma, colour_sigma)
     kernels = [(smooth_weight, smooth_kernel(smooth_sigma)), (appearance_weight, lattice_kernel(features))]
@@ -170,12 +172,13 @@ def mean_field(probabilities: Tensor, kernels: Sequence[tuple[float, Kernel]], *
         B×C×H×W, adding up to one over the classes, in the dtype of ``probabilities``.
 
     Raises:
-        ValueError: ``probabilities`` is not B×C×H×W or ``iterations`` is negative.
+        ValueError: ``probabilities`` is not B×C×H×W or not in [0, 1], or ``iterations`` is negative.
         TypeError: ``probabilities`` is not floating.
     """
     expect_maps(probabilities=probabilities)
     if iterations < 0:
         raise ValueError(f"iterations: expected >= 0, got {iterations}")
+    expect_range("probabilities", probabilities, 0, 1)  # logits, above all, are none
     exact = torch.promote_types(probabilities.dtype, torch.float32)
     # Classes last: what a pixel gives and takes lies side by side in memory. Contiguous before anything else is done.
     logits = probabilities.to(exact).permute(0, 2, 3, 1).contiguous().clamp(1e-5, 1).log_()
@@ -269,3 +272,13 @@ def _expect_photographs(image: Tensor, size: tuple[int, ...]) -> None:
         raise ValueError(f"image: expected Bx3xHxW = {(batch, 3, height, width)}, got shape {tuple(image.shape)}")
     if image.dtype != torch.uint8 and not image.is_floating_point():
         raise TypeError(f"image: expected uint8 or a floating dtype, got {image.dtype}")
+
+
+def _expect_colours(image: Tensor) -> None:
+    """Check that the numbers of a floating image are in 0…255, and not in 0…1."""
+    if image.dtype == torch.uint8:
+        return
+    expect_range("image", image, 0, 255)
+    most = float(image.max())
+    if 0 < most <= 1:
+        raise ValueError(f"image: expected values in 0 ... 255, got none above {most:g}, as in 0 ... 1")

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rsepm_edu.methods.shapes import expect_maps
+from rsepm_edu.methods.shapes import NotFiniteMapsError, expect_maps
 
 NEIGHBOURS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0))
 
@@ -33,8 +33,8 @@ def pamr(
     the maps. Gradients flow to the masks alone.
 
     Args:
-        image: B×C×H×W, any scale (the affinity is free of it).
-        masks: B×K×H×W, any range.
+        image: B×C×H×W, any scale (the affinity is free of it), finite.
+        masks: B×K×H×W, any range, finite.
         dilations: distances of the neighbours in pixels, positive.
         iterations: how often, ≥ 0.
         sigma: softness of the affinity, > 0; greater looks further over colour differences.
@@ -43,7 +43,7 @@ def pamr(
         B×K×H×W, within the range of each map but for rounding, in the dtype of ``masks``.
 
     Raises:
-        ValueError: shapes do not go together or a setting is out of range.
+        ValueError: shapes do not go together, a setting is out of range, or a number is not finite.
     """
     expect_maps(image=image, masks=masks)
     if image.shape[0] != masks.shape[0] or image.shape[2:] != masks.shape[2:]:
@@ -55,7 +55,12 @@ def pamr(
     active = (masks != 0).flatten(2).any(2)
     if masks.requires_grad:
         active = torch.ones_like(active)  # a map of zeros has a gradient too
-    count = int(active.sum(1).max()) if active.numel() else 0
+    count = 0
+    if active.numel():
+        finite = image.isfinite().all() & masks.isfinite().all()
+        count, whole = torch.stack([active.sum(1).max(), finite]).tolist()  # together: a GPU is waited for once
+        if not whole:
+            raise NotFiniteMapsError("image, masks: expected finite numbers, got NaN or infinity")
     if count == 0 or iterations == 0:
         return masks.clone()
     exact = torch.promote_types(masks.dtype, torch.float32)  # half precision drifts over the iterations

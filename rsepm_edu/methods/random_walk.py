@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rsepm_edu.labels import BACKGROUND, VOID
-from rsepm_edu.methods.shapes import expect_maps
+from rsepm_edu.methods.shapes import ROUNDING, NotFiniteMapsError, expect_maps
 
 Offset = tuple[int, int]
 
@@ -209,7 +209,7 @@ def random_walk(seed: Tensor, affinity: Tensor, *, radius: int = 5, beta: float 
     everywhere are worked on. Memory: four times the affinities and a few copies of the maps.
 
     Args:
-        seed: B×K×h×w.
+        seed: B×K×h×w, finite.
         affinity: B×N×h×w planes in [0, 1].
         radius: with which they were made.
         beta: > 0; greater makes weak affinities count less.
@@ -219,7 +219,7 @@ def random_walk(seed: Tensor, affinity: Tensor, *, radius: int = 5, beta: float 
         B×K×h×w, without gradient, in the dtype of ``seed``; in float32 256 steps leave errors of about 1e-4.
 
     Raises:
-        ValueError: shapes do not go together or a setting is out of range.
+        ValueError: shapes do not go together, or a setting or a number is out of range or NaN.
     """
     expect_maps(seed=seed, affinity=affinity)
     if not beta > 0 or steps < 0:
@@ -229,7 +229,15 @@ def random_walk(seed: Tensor, affinity: Tensor, *, radius: int = 5, beta: float 
     if affinity.shape != expected:
         raise ValueError(f"affinity: expected BxNxhxw = {expected}, got shape {tuple(affinity.shape)}")
     active = (seed != 0).flatten(2).any(2)
-    count = int(active.sum(1).max()) if active.numel() else 0
+    count = 0
+    if active.numel():
+        # NaN is in no range. Together, so that a GPU is waited for once.
+        finite, share = seed.isfinite().all(), ((affinity >= -ROUNDING) & (affinity <= 1 + ROUNDING)).all()
+        count, finite_seed, shares = torch.stack([active.sum(1).max(), finite, share]).tolist()
+        if not finite_seed:
+            raise NotFiniteMapsError("seed: expected finite numbers, got NaN or infinity")
+        if not shares:
+            raise ValueError("affinity: expected numbers in 0 ... 1, got others or NaN")
     if count == 0 or steps == 0:
         return seed.clone()
     exact = torch.promote_types(seed.dtype, torch.float32)  # half precision drifts over the steps

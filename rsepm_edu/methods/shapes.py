@@ -1,6 +1,14 @@
-"""Shape checks shared by the methods: one clear line instead of a broadcasting surprise."""
+"""Checks shared by the methods: one clear line instead of a broadcasting surprise, or of numbers without a meaning."""
 
+import torch
 from torch import Tensor
+
+ROUNDING = 1e-3
+"""By so much numbers may leave their range: half precision and sums of rounded numbers do."""
+
+
+class NotFiniteMapsError(ValueError):
+    """Maps hold NaN or infinity; in training a sign that it has left the finite numbers, not a mistake in a call."""
 
 
 def expect_maps(**tensors: Tensor) -> None:
@@ -25,3 +33,16 @@ def expect_tags(tags: Tensor, maps: Tensor) -> None:
     """
     if tags.shape != maps.shape[:2]:
         raise ValueError(f"tags: expected BxK = {tuple(maps.shape[:2])}, got shape {tuple(tags.shape)}")
+
+
+def expect_range(name: str, tensor: Tensor, low: float, high: float) -> None:
+    """Check that every number is, but for ``ROUNDING``, in [low, high]. On a GPU this waits for the result.
+
+    Raises:
+        ValueError: NaN or out of range.
+    """
+    if not tensor.numel():
+        return
+    least, most = (float(end) for end in torch.aminmax(tensor))
+    if not (low - ROUNDING <= least and most <= high + ROUNDING):  # "not a number" fails both
+        raise ValueError(f"{name}: expected numbers in {low:g} ... {high:g}, got {least:g} ... {most:g}")

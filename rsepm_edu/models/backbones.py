@@ -15,9 +15,10 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from rsepm_edu.errors import UserError, one_line
+from rsepm_edu.errors import UserError
 from rsepm_edu.models.backbone import Backbone
 from rsepm_edu.models.timm_backbones import MITS, TIMM, build_timm_backbone, check_timm_name
+from rsepm_edu.saved import fill, read_saved
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 # Where torchvision's `features` of each MobileNet reach strides 4, 8, 16 and end: stages are the pieces between.
@@ -176,18 +177,14 @@ def trade_stride_for_dilation(stage: nn.Module, dilation: int) -> int:
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
-    """Load a state dict from a file, strictly.
+    """Load a state dict from a file, strictly; names may begin with "module.", as DataParallel leaves them.
 
     Raises:
-        UserError: missing, unreadable, or made for another network.
+        UserError: missing, damaged, not finite, or made for another network.
     """
     if not path.is_file():
         raise UserError(f"{path}: expected a file of weights (or 'none', 'imagenet'), got no file")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        network.load_state_dict(state)
-    except Exception as error:  # torch raises many kinds: pickle, zip, runtime, attribute errors
-        raise UserError(f"{path}: expected weights of {type(network).__name__}, got: {one_line(error)}") from error
+    fill(network, read_saved(path, f"weights of {type(network).__name__}"), path)
 
 
 def copy_weights(source: Backbone, target: Backbone, name: str) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from rsepm_edu.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from rsepm_edu.errors import UserError, one_line
 from rsepm_edu.models.backbone import Backbone
+from rsepm_edu.saved import drop_parallel, expect_finite, read_saved
 
 MITS = ("mit_b0", "mit_b1", "mit_b2", "mit_b3", "mit_b4", "mit_b5")
 TIMM = "timm:"
@@ -200,11 +201,14 @@ def _pretrained(name: str, weights: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(weights)
     if not path.is_file():
         raise UserError(f"{path}: expected a file of weights (or 'none', 'imagenet'), got no file")
+    state = read_saved(path, f"weights of {name}")
+    if isinstance(state, dict):
+        drop_parallel(state)
+    expect_finite(state, path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
         # Into the whole network, which is strict; one that gives features would leave out what does not fit.
         whole = _create(name, pretrained=True, pretrained_cfg_overlay={"state_dict": state})
-    except Exception as error:  # torch and timm raise many kinds: pickle, zip, runtime, key, attribute errors
+    except Exception as error:  # timm raises many kinds: runtime, key, attribute errors
         raise UserError(f"{path}: expected weights of {name}, got: {one_line(error)}") from error
     return {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": whole.state_dict()}}
 

@@ -8,14 +8,16 @@ renamed, and a stop with one line when a loss leaves the finite numbers.
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
+from torchvision import tv_tensors
 from tqdm.auto import tqdm
 
 from rsepm_edu.data.loading import derive_seed, epoch_loader
@@ -23,7 +25,8 @@ from rsepm_edu.data.transforms import change_colours, draw_colours, normalise, t
 from rsepm_edu.data.voc import Sample, VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.files import atomic_write_text, remove_leftovers
-from rsepm_edu.training.checkpoint import read_config, read_state, save_state
+from rsepm_edu.saved import fill, fill_optimizer, fill_scaler
+from rsepm_edu.training.checkpoint import read_config, read_json, read_state, save_state
 from rsepm_edu.training.config import Precision, Settings
 from rsepm_edu.training.keeping import LAST
 from rsepm_edu.training.loop import NotFiniteError, resolve_precision, stopped
@@ -114,6 +117,10 @@ class LabelledDataset(VocDataset):
         """Where the labels of that picture lie."""
         return self.labels / f"{name}.png"
 
+    def read_mask(self, name: str, size: Sequence[int], turn: Image.Transpose | None = None) -> tv_tensors.Mask:
+        """The labels of that picture: they were made of the upright one, so they are not turned."""
+        return super().read_mask(name, size)
+
 
 def train_labelled(
     config: LabelledConfig,
@@ -156,16 +163,16 @@ def train_labelled(
     torch.manual_seed(derive_seed(config.seed, "weights"))
     network = task.build(None if state is None else "none")
     if state is not None:
-        network.load_state_dict(state["network"])
+        fill(network, state.get("network"), out / LAST)
     network = network.to(device).to(memory_format=torch.channels_last).train()
     optimizer = task.optimizer(network)
     precision = resolve_precision(config.precision, device)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
     rows: list[dict[str, Any]] = []
     if state is not None:
-        optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
-        rows = json.loads(state["rows"])
+        fill_optimizer(optimizer, state.get("optimizer"), out / LAST)
+        fill_scaler(scaler, state.get("scaler"), out / LAST)
+        rows = _rows(out / LAST, state)
     remove_leftovers(out)
     atomic_write_text(out / "config.json", config.to_json())
     for epoch in range(len(rows), config.epochs):
@@ -298,6 +305,15 @@ def _previous(
         if value != now:
             raise UserError(f"{path}: expected {name} = {value!r} as in the run to resume, got {now!r}")
     for name, value in extra.items():
-        if state[name] != value:
-            raise UserError(f"{path}: expected the {name} {state[name]} of the run to resume, got {value}")
+        if state.get(name) != value:
+            raise UserError(f"{path}: expected the {name} {state.get(name)} of the run to resume, got {value}")
     return state
+
+
+def _rows(path: Path, state: dict[str, Any]) -> list[dict[str, Any]]:
+    """The lines of the log in a state, one for each epoch done."""
+    rows = read_json(path, state, "rows", list)
+    for epoch, row in enumerate(rows, start=1):
+        if not isinstance(row, dict) or row.get("epoch") != epoch:
+            raise UserError(f"{path}: expected rows of epochs 1, 2, …, got {row!r:.80} for epoch {epoch}")
+    return rows

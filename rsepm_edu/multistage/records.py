@@ -11,7 +11,7 @@ from torch import nn
 
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
-from rsepm_edu.files import atomic_write_text, remove_leftovers
+from rsepm_edu.files import atomic_write_text, read_bytes, remove_leftovers
 from rsepm_edu.multistage.labelled import RESUMABLE, LabelledConfig
 
 STAGE = "stage.json"
@@ -32,10 +32,13 @@ def claim(folder: Path, record: dict[str, Any]) -> Path:
     now = json.loads(json.dumps(record))
     others = folder.is_dir() and any(entry != path for entry in folder.iterdir())
     if path.is_file() and others:
+        content = read_bytes(path, "the settings of a stage")
         try:
-            before = json.loads(path.read_text("utf-8"))
-        except ValueError as error:
+            before = json.loads(content)
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}: expected the settings of a stage, got: {error}") from error
+        if not isinstance(before, dict) or not all(isinstance(settings, dict) for settings in before.values()):
+            raise UserError(f"{path}: expected the settings of a stage, by stage, got other JSON")
         for name in [*before, *now]:
             _expect_same(path, name, before.get(name, {}), now.get(name, {}))
         return folder

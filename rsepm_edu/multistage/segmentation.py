@@ -29,6 +29,7 @@ from rsepm_edu.models.backbone import Backbone
 from rsepm_edu.models.backbones import check_backbone, copy_weights
 from rsepm_edu.models.segmenters import Head, Segmenter, build_segmenter
 from rsepm_edu.multistage.labelled import LabelledConfig, Task, read_labelled, train_labelled
+from rsepm_edu.training.checkpoint import read_classes_of, restored
 from rsepm_edu.training.config import Optimizer, Precision
 from rsepm_edu.training.optimizer import freeze, make_optimizer
 
@@ -158,9 +159,9 @@ def read_segmenter(path: str | Path) -> tuple[Segmenter, SegmentationConfig]:
         UserError: missing, unreadable, or not a checkpoint of this training.
     """
     config, state = read_labelled(Path(path), FORMAT, SegmentationConfig)
-    network = segmenter_from_config(config, state["classes"], weights="none")
-    network.load_state_dict(state["network"])
-    return network.eval(), config
+    classes = read_classes_of(Path(path), state)
+    network = restored(Path(path), lambda: segmenter_from_config(config, classes, weights="none"), state.get("network"))
+    return network, config
 
 
 def load_segmenter(path: str | Path) -> Segmenter:

@@ -18,7 +18,6 @@ from rsepm_edu.data.palette import write_mask
 from rsepm_edu.data.seeds import read_seed, write_seed
 from rsepm_edu.data.transforms import normalise
 from rsepm_edu.data.voc import VocDataset
-from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.inference import SCALES, multi_scale_maps, restrict_to_tags, segmenter_probabilities
 from rsepm_edu.evaluation.thresholds import labels_at
 from rsepm_edu.models.affinity import WalkNetwork
@@ -221,9 +220,6 @@ def stored_seed(dataset: VocDataset, folder: str | Path, picture: Picture) -> Te
     Raises:
         UserError: missing, unreadable, or made for another picture or other classes.
     """
-    path = Path(folder) / f"{picture.name}.npz"
-    seed = read_seed(path)
     expected = (len(dataset.classes), *picture.image.shape[2:])
-    if seed.shape != expected:
-        raise UserError(f"{path}: expected a seed KxHxW = {expected} of this picture, got {tuple(seed.shape)}")
+    seed = read_seed(Path(folder) / f"{picture.name}.npz", expected)
     return seed[None].to(picture.image.device)

@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 from rsepm_edu.data.palette import read_mask
 from rsepm_edu.data.seeds import read_seed
-from rsepm_edu.data.voc import VocDataset
+from rsepm_edu.data.voc import VocDataset, expect_labels
 from rsepm_edu.evaluation.choosing import PICTURES, spread
 from rsepm_edu.evaluation.maskfree import ColourInformation
 from rsepm_edu.evaluation.metrics import Scores, confusion_matrix, scores
@@ -30,7 +30,8 @@ def sweep_stored_seeds(
     sweep = ThresholdSweep(len(dataset.classes), thresholds)
     for index, name in enumerate(tqdm(dataset.names, desc="scoring seeds", disable=not progress, leave=False)):
         mask = dataset.sample(index, masks=True)["mask"].as_subclass(Tensor)
-        sweep.update(read_seed(Path(folder) / f"{name}.npz")[None].clamp(0, 1), mask[None])
+        seed = read_seed(Path(folder) / f"{name}.npz", (len(dataset.classes), *mask.shape))
+        sweep.update(seed[None], mask[None])
     return sweep
 
 
@@ -53,7 +54,8 @@ def choose_stored_threshold(
     criterion = ColourInformation()
     for index in tqdm(spread(len(dataset), pictures), desc="choosing", disable=not progress, leave=False):
         image = dataset.sample(index, masks=False)["image"].as_subclass(Tensor)
-        criterion.update(read_seed(Path(folder) / f"{dataset.names[index]}.npz")[None].clamp(0, 1), image[None])
+        seed = read_seed(Path(folder) / f"{dataset.names[index]}.npz", (len(dataset.classes), *image.shape[1:]))
+        criterion.update(seed[None], image[None])
     return criterion.best()[0]
 
 
@@ -72,5 +74,8 @@ def score_stored_masks(
     total = torch.zeros(labels, labels, dtype=torch.int64)
     for index, name in enumerate(tqdm(dataset.names, desc="scoring masks", disable=not progress, leave=False)):
         mask = dataset.sample(index, masks=True)["mask"].as_subclass(Tensor)
-        total += confusion_matrix(read_mask(Path(folder) / f"{name}.png"), mask, labels)
+        path = Path(folder) / f"{name}.png"
+        prediction = read_mask(path)
+        expect_labels(path, prediction, mask.shape, len(dataset.classes), void=False)
+        total += confusion_matrix(prediction, mask, labels)
     return scores(total, dataset.classes, classes=classes)

@@ -27,6 +27,7 @@ from rsepm_edu.models.affinity import AffinityNetwork, BoundaryNetwork, WalkNetw
 from rsepm_edu.models.backbone import Backbone
 from rsepm_edu.models.backbones import build_backbone, check_backbone, copy_weights
 from rsepm_edu.multistage.labelled import LabelledConfig, Task, read_labelled, train_labelled
+from rsepm_edu.training.checkpoint import entry, restored
 from rsepm_edu.training.config import Precision
 
 FORMAT = "walk 1"
@@ -152,9 +153,8 @@ def load_walk_network(path: str | Path) -> WalkNetwork:
         UserError: missing, unreadable, or not a checkpoint of this training.
     """
     config, state = read_labelled(Path(path), FORMAT, WalkConfig)
-    network = build_walk_network(config, state["kind"], weights="none")
-    network.load_state_dict(state["network"])
-    return network.eval()
+    kind = entry(Path(path), state, "kind", str)
+    return restored(Path(path), lambda: build_walk_network(config, kind, weights="none"), state.get("network"))
 
 
 def train_walk(

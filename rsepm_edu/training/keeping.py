@@ -133,7 +133,9 @@ def _expect_same(path: Path, previous: Checkpoint, config: TrainConfig, classes:
         raise UserError(f"{path}: expected the classes {previous.classes} of that run, got {classes}")
     before, now = json.loads(previous.config.to_json()), json.loads(config.to_json())
     begun = previous.epoch + (previous.batch > 0)
-    if all(phase_of(previous.config, epoch) == phase_of(config, epoch) for epoch in range(begun)):
+    # A damaged number of epochs may take for ever to count to; it is another one than now's, and so refused below.
+    same = before["epochs"] == now["epochs"]
+    if same and all(phase_of(previous.config, epoch) == phase_of(config, epoch) for epoch in range(begun)):
         for name in ("method", "mixing"):  # nothing that differs between the two has happened yet
             before[name] = now[name]
     for name in before:

@@ -24,9 +24,11 @@ from rsepm_edu.data.voc import Sample, VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.files import atomic_write_text
 from rsepm_edu.methods.puzzle import alpha_at
+from rsepm_edu.methods.shapes import NotFiniteMapsError
 from rsepm_edu.models.network import Outputs, SingleStageNetwork
 from rsepm_edu.models.synced_norm import synchronise_batch_norm
 from rsepm_edu.processes import World, joined
+from rsepm_edu.saved import fill, fill_optimizer, fill_scaler
 from rsepm_edu.training.checkpoint import Checkpoint, network_from_config
 from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.distributed import global_means, replicate, without_exchange
@@ -99,12 +101,16 @@ class Trainer:
         self.batch = 0  # of the epoch under way
         self.totals: dict[str, float] = {}  # over these batches: losses by name, and seconds
 
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Take over the state of a checkpoint."""
-        self.network.load_state_dict(checkpoint.network)
-        self.average.network.load_state_dict(checkpoint.ema)
-        self.optimizer.load_state_dict(checkpoint.optimizer)
-        self.scaler.load_state_dict(checkpoint.scaler)
+    def restore(self, checkpoint: Checkpoint, source: str | Path = "checkpoint") -> None:
+        """Take over the state of a checkpoint, which came from ``source``.
+
+        Raises:
+            UserError: it is the state of another network or optimiser.
+        """
+        fill(self.network, checkpoint.network, source)
+        fill(self.average.network, checkpoint.ema, source)
+        fill_optimizer(self.optimizer, checkpoint.optimizer, source)
+        fill_scaler(self.scaler, checkpoint.scaler, source)
         self.epoch, self.batch, self.totals = checkpoint.epoch, checkpoint.batch, dict(checkpoint.totals)
 
     def checkpoint(self) -> Checkpoint:
@@ -283,7 +289,10 @@ def _train(
         config = replace(config, weights="none")  # they come from the checkpoint
     trainer = Trainer(config, dataset.classes, world.device, world)
     if previous is not None:
-        trainer.restore(previous)
+        batches = batches_of(len(dataset), config.batch_size)
+        if previous.batch > 0 and previous.batch >= batches:
+            raise UserError(f"{out / LAST}: expected fewer than {batches} batches of an epoch, got {previous.batch}")
+        trainer.restore(previous, out / LAST)
         trainer.config = replace(config, weights=previous.config.weights)
     keeper = log = None
     if world.is_main:
@@ -298,6 +307,8 @@ def _train(
                 row = _run_epoch(trainer, dataset, keeper, requests, progress=progress)
             except NotFiniteError as error:
                 raise stopped(error, out / LAST) from None
+            except NotFiniteMapsError as error:
+                raise stopped(NotFiniteError(f"targets: {error}"), out / LAST) from None
             trainer.epoch, trainer.batch, trainer.totals = trainer.epoch + 1, 0, {}
             # Before the checkpoint: a line too many is dropped on resume, a missing one never comes.
             if log is not None:

@@ -13,7 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from rsepm_edu.data.transforms import normalise
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
-from rsepm_edu.files import atomic_write_text
+from rsepm_edu.files import atomic_write_text, read_lines
 from rsepm_edu.methods.cam import normalize_cam
 from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.optimizer import MovingAverage
@@ -76,8 +76,14 @@ class TrainingLog:
     def __init__(self, out: Path, trainer: Shown, dataset: VocDataset, *, keep_epochs: int) -> None:
         self.out, self.trainer, self.dataset = out, trainer, dataset
         self.path = out / "log.jsonl"
-        lines = self.path.read_text("utf-8").splitlines() if self.path.is_file() else []
-        kept = [line for line in lines if _epoch(line) <= keep_epochs]
+        lines = read_lines(self.path, "the log of a run") if self.path.is_file() else []
+        whole = lines[:-1] if lines and _epoch(lines[-1]) is None else lines  # the last one may have broken off
+        epochs = [_epoch(line) for line in whole]
+        if None in epochs:
+            raise UserError(
+                f"{self.path}, line {epochs.index(None) + 1}: expected an epoch of the log in JSON, got none"
+            )
+        kept = [line for line, epoch in zip(whole, epochs, strict=True) if epoch is not None and epoch <= keep_epochs]
         atomic_write_text(self.path, "".join(f"{line}\n" for line in kept))
         self.board = SummaryWriter(str(out / "tensorboard"), purge_step=keep_epochs + 1)
 
@@ -112,12 +118,14 @@ class TrainingLog:
             save_panel(self.out / "panels" / f"epoch_{epoch:03d}.png", samples, self.trainer.classes)
 
 
-def _epoch(line: str) -> float:
-    """The epoch of a line of the log; beyond all others if the line broke off."""
+def _epoch(line: str) -> int | None:
+    """The epoch of a line of the log; None if it is no such line."""
     try:
-        return json.loads(line)["epoch"]
-    except ValueError:
-        return float("inf")
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    epoch = row.get("epoch") if isinstance(row, dict) else None
+    return epoch if type(epoch) is int else None
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rsepm_edu.data.coco import ANNOTATIONS, PICTURES, get_coco
+from rsepm_edu.data.coco import ANNOTATIONS, PICTURES, get_coco, read_instances
 from rsepm_edu.data.download import Archive
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
@@ -100,3 +101,59 @@ def test_wrong_arguments_and_archives(published: dict[str, Any], tmp_path: Path)
     with pytest.raises(UserError, match="train2014.zip: expected train2014 in it, got no such entry"):
         get_coco(tmp_path / "data", **published)
     assert os.listdir(tmp_path / "data") == []
+
+
+def edited(change: Any) -> bytes:
+    data = instances("train")
+    change(data)
+    return json.dumps(data).encode()
+
+
+def annotation(**values: Any) -> Any:
+    return lambda data: data["annotations"][1].update(values)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (annotation(segmentation=[]), ", annotation 2: expected a polygon of 6 numbers or more, .*, got []"),
+        (annotation(segmentation=[[1, 2, 3, 4]]), ", annotation 2: expected a polygon of 6 numbers or more, .*"),
+        (annotation(segmentation=[[1, 2, 3, 4, 5, 6, 7]]), ", annotation 2: expected a polygon of 6 numbers .*"),
+        (
+            annotation(segmentation=[[1, 2, 3, 4, 5, float("nan")]]),
+            ", annotation 2: expected polygons, lists of numb.*",
+        ),
+        (annotation(segmentation=[[1, 2, 3, 4, 5, 1e30]]), ", annotation 2: expected polygons about its picture .*"),
+        (annotation(segmentation=None), ", annotation 2: expected polygons or a list of runs, got None"),
+        (annotation(segmentation={"counts": [600]}), ", annotation 2: expected runs for its picture .*"),
+        (annotation(segmentation={"counts": [6], "size": [20, 30]}), ", annotation 2: expected runs for its .*, 6"),
+        (annotation(segmentation={"counts": "01", "size": [20, 30]}), ", annotation 2: expected polygons or a list .*"),
+        (annotation(category_id=4), ", annotation 2: expected a picture and a category of the file, got others"),
+        (annotation(image_id=7), ", annotation 2: expected a picture and a category of the file, got others"),
+        (annotation(area=float("nan")), ", annotation 2: expected an area, got nan"),
+        (annotation(area=None), ": expected annotations with area, got entry 1 = .*"),
+        (annotation(id=1), ": expected annotations with an id each, got one twice"),
+        (lambda data: data.pop("categories"), ": expected a list of categories, got none"),
+        (lambda data: data["images"][0].update(height=10**9), ": expected 1 to 134217728 pixels, got 30×1000000000 .*"),
+        (lambda data: data["images"][0].update(file_name=data["images"][1]["file_name"]), ": .* got one twice"),
+    ],
+)
+def test_instances_that_pycocotools_would_misread_or_fail_on(tmp_path: Path, change: Any, message: str) -> None:
+    path = tmp_path / "instances.json"
+    path.write_bytes(edited(change))
+    with pytest.raises(UserError) as info:
+        read_instances(path)
+    assert re.fullmatch(re.escape(str(path)) + message.replace("[]", r"\[\]"), str(info.value)), str(info.value)
+
+
+def test_a_line_among_polygons_encloses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "instances.json"
+    path.write_bytes(edited(annotation(segmentation=[[1, 1, 9, 9], *box(2, 2, 15, 10)])))
+    assert read_instances(path)["annotations"][1]["segmentation"] == box(2, 2, 15, 10)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe{}", b"[" * 100_000])
+def test_files_that_are_no_instances(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.json: expected "):
+        read_instances(tmp_path / "a.json")

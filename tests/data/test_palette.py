@@ -1,4 +1,6 @@
 import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -68,7 +70,7 @@ def test_read_mask_names_the_file_that_is_wrong(tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(UserError, match=r"text\.png: expected a readable mask"):
         read_mask(tmp_path / "text.png")
-    with pytest.raises(UserError, match="expected a readable mask"):
+    with pytest.raises(UserError, match="expected a mask here, got what cannot be read: Is a directory"):
         read_mask(tmp_path)
 
 
@@ -108,3 +110,81 @@ def test_colourise_shows_labels_in_the_palettes_colours():
     assert np.array_equal(colourise(labels.numpy().astype(np.uint8)), picture)
     with pytest.raises(TypeError, match="expected an integer mask"):
         colourise(np.zeros((2, 2)))
+
+
+def save_again(path, target, palette_of):
+    """As an image editor does: the same colours, their numbers in another order."""
+    with Image.open(path) as picture:
+        indices, palette = np.array(picture), np.array(picture.getpalette()).reshape(-1, 3)
+    used = np.unique(indices)
+    order = palette_of(used.tolist())
+    numbers = np.zeros(256, dtype=np.uint8)
+    numbers[order] = np.arange(len(order))
+    again = Image.fromarray(numbers[indices])
+    again.putpalette(palette[order].flatten().tolist())
+    again.save(target)
+
+
+@pytest.mark.parametrize("order", [lambda used: used, lambda used: used[::-1], lambda used: [*used[2:], *used[:2]]])
+def test_labels_are_read_by_their_colours_where_an_editor_numbered_them_anew(tmp_path, order):
+    labels = np.random.default_rng(0).choice([0, 1, 7, 15, 20, 255], (9, 11)).astype(np.uint8)
+    write_mask(tmp_path / "a.png", labels)
+    save_again(tmp_path / "a.png", tmp_path / "b.png", order)
+    with Image.open(tmp_path / "b.png") as picture:
+        assert not np.array_equal(np.array(picture), labels), "the numbers are the same: nothing is tried"
+    assert np.array_equal(read_mask(tmp_path / "b.png").numpy(), labels)
+
+
+def test_a_palette_that_says_nothing_is_refused(tmp_path):
+    picture = Image.fromarray(np.array([[0, 1], [2, 1]], dtype=np.uint8))
+    picture.putpalette([0, 0, 0, 128, 0, 0, 1, 2, 3])
+    picture.save(tmp_path / "a.png")
+    with pytest.raises(
+        UserError, match=r"a\.png: expected VOC's palette or one of greys, got \(1, 2, 3\) for label 2; "
+    ):
+        read_mask(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_grey_of_few_bits_is_refused_for_15_and_void_are_alike_in_it(tmp_path, bits):
+    labels = np.array([[0, 1], [1, 0]], dtype=np.uint8)
+    write_grey(tmp_path / "a.png", labels, bits)
+    with pytest.raises(UserError, match=rf"a\.png: expected a palette or 8-bit grey mask, got {bits}-bit grey$"):
+        read_mask(tmp_path / "a.png")
+    write_grey(tmp_path / "a.png", labels, 8)
+    assert np.array_equal(read_mask(tmp_path / "a.png").numpy(), labels)
+
+
+def write_grey(path, labels, bits):
+    """A PNG of grey with so many bits a pixel; Pillow writes 8 alone."""
+    height, width = labels.shape
+    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    rows = b""
+    for row in labels.tolist():
+        number = int("".join(f"{value:0{bits}b}" for value in row).ljust(8 * -(-width * bits // 8), "0"), 2)
+        rows += b"\0" + number.to_bytes(-(-width * bits // 8), "big")
+    content = b"\x89PNG\r\n\x1a\n"
+    for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
+        content += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    path.write_bytes(content)
+
+
+def test_other_files_than_png_are_refused(tmp_path):
+    Image.fromarray(np.zeros((4, 4), dtype=np.uint8)).save(tmp_path / "a.png", format="JPEG")
+    with pytest.raises(UserError, match=r"a\.png: expected a readable mask, got a file that is no PNG$"):
+        read_mask(tmp_path / "a.png")
+
+
+def test_every_flipped_bit_of_a_mask_is_noticed(tmp_path):
+    write_mask(tmp_path / "whole.png", np.random.default_rng(0).integers(0, 21, (20, 20)))
+    whole = (tmp_path / "whole.png").read_bytes()
+    for bit in range(0, 8 * len(whole), 11):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        (tmp_path / "a.png").write_bytes(damaged)
+        with pytest.raises(UserError, match=r"a\.png: expected a readable mask, got a"):
+            read_mask(tmp_path / "a.png")
+    for share in (0.3, 0.6, 0.9):
+        (tmp_path / "a.png").write_bytes(whole[: int(share * len(whole))].ljust(len(whole), b"\0"))
+        with pytest.raises(UserError, match=r"a\.png: expected a readable mask, got a"):
+            read_mask(tmp_path / "a.png")

@@ -76,3 +76,71 @@ def test_bad_input_gets_one_line(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=rf"{name}.npz: expected a whole seed file, got: ") as info:
             read_seed(tmp_path / f"{name}.npz")
         assert "\n" not in str(info.value)
+
+
+def test_a_seed_of_another_picture_or_of_other_classes(tmp_path: Path) -> None:
+    write_seed(tmp_path / "a.npz", torch.rand(3, 8, 9))
+    assert read_seed(tmp_path / "a.npz", (3, 8, 9)).shape == (3, 8, 9)
+    for expected in ((2, 8, 9), (3, 9, 8)):
+        with pytest.raises(
+            UserError, match=r"a\.npz: expected a seed KxHxW = \(.*\) of this picture, got \(3, 8, 9\)$"
+        ):
+            read_seed(tmp_path / "a.npz", expected)
+
+
+GOOD = {
+    "maps": np.ones((2, 4, 5), dtype=np.float16),
+    "classes": np.array([0, 2], dtype=np.uint8),
+    "shape": np.array([3, 8, 10], dtype=np.int32),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("maps", None),
+        ("classes", None),
+        ("shape", None),
+        ("maps", np.ones((2, 4, 5), dtype=np.float32)),
+        ("maps", np.full((2, 4, 5), np.nan, dtype=np.float16)),
+        ("maps", np.full((2, 4, 5), 1.5, dtype=np.float16)),
+        ("maps", np.ones((1, 4, 5), dtype=np.float16)),
+        ("maps", np.ones((2, 9, 5), dtype=np.float16)),
+        ("maps", np.ones((2, 0, 5), dtype=np.float16)),
+        ("maps", np.array(["a"])),
+        ("maps", np.array([{}], dtype=object)),
+        ("classes", np.array([0, 3], dtype=np.uint8)),
+        ("classes", np.array([2, 2], dtype=np.uint8)),
+        ("classes", np.array([0.0, 2.0])),
+        ("shape", np.array([3, 8], dtype=np.int32)),
+        ("shape", np.array([3, -8, 10], dtype=np.int32)),
+        ("shape", np.array([3.5, 8, 10])),
+        ("shape", np.array([3, 10**6, 10**6], dtype=np.int32)),
+        ("shape", np.array(3)),
+    ],
+)
+def test_arrays_that_are_missing_or_of_another_kind(tmp_path: Path, name: str, value: np.ndarray | None) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, **GOOD)
+    assert read_seed(path).sum() == 2 * 80
+    np.savez(path, **{key: array for key, array in (GOOD | {name: value}).items() if array is not None})
+    with pytest.raises(UserError, match=r"a\.npz: expected a .*seed.*, got") as info:
+        read_seed(path)
+    assert str(info.value).isprintable()
+
+
+def test_a_seed_with_flipped_bits(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    seed = torch.rand(2, 20, 20)
+    write_seed(path, seed)
+    whole, again = path.read_bytes(), read_seed(path)
+    noticed = 0
+    for bit in range(0, 8 * len(whole), 101):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            assert torch.equal(read_seed(path), again)  # a date, say
+        except UserError:
+            noticed += 1
+    assert noticed > 0.8 * 8 * len(whole) / 101

@@ -317,8 +317,8 @@ def test_a_jpeg_whose_rest_is_zeros_is_noticed(tmp_path: Path, share: float) -> 
 def test_what_is_no_picture(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_text("<html>404 not found</html>")
-    fails(path, "a readable picture", ".*cannot identify.*", lambda: read_image(path))
-    fails(tmp_path, "a readable picture", ".*", lambda: read_image(tmp_path))
+    fails(path, "a readable picture", "a file of no kind that Pillow knows", lambda: read_image(path))
+    fails(tmp_path, "a picture", "what cannot be read: .*", lambda: read_image(tmp_path))
 
 
 def test_a_broken_picture_raises_when_it_is_asked_for_and_is_never_skipped(devkit: Path) -> None:
@@ -327,6 +327,168 @@ def test_a_broken_picture_raises_when_it_is_asked_for_and_is_never_skipped(devki
     dataset = VocDataset(devkit, "train")
     assert len(dataset) == 3
     fails(path, ".*", ".*", lambda: dataset[1])
+
+
+# photographs that EXIF turns
+
+ORIENTATION = 0x0112
+
+
+def turned(devkit: Path, orientation: int, size: tuple[int, int]) -> tuple[Path, np.ndarray]:
+    """The first picture, stored turned; the path of its mask, and labels of that size."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    pixels = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(devkit / "JPEGImages/2007_000001.jpg", exif=exif)
+    labels = np.random.default_rng(1).integers(0, 21, size)
+    path = devkit / "SegmentationClass/2007_000001.png"
+    write_mask(path, labels)
+    return path, labels
+
+
+def test_a_mask_of_the_stored_pixels_is_turned_like_the_photograph(devkit: Path) -> None:
+    for orientation, upright in (
+        (3, lambda labels: labels[::-1, ::-1]),
+        (4, lambda labels: labels[::-1]),
+        (6, lambda labels: np.rot90(labels, -1)),
+        (8, np.rot90),
+    ):
+        _, labels = turned(devkit, orientation, SIZE)
+        sample = VocDataset(devkit, "train", masks=True)[0]
+        assert sample["image"].shape[1:] == sample["mask"].shape
+        assert np.array_equal(sample["mask"].numpy(), upright(labels)), orientation
+
+
+def test_a_mask_whose_size_only_the_upright_photograph_has_stays(devkit: Path) -> None:
+    _, labels = turned(devkit, 6, SIZE[::-1])
+    assert np.array_equal(VocDataset(devkit, "train", masks=True)[0]["mask"].numpy(), labels)
+
+
+def test_a_mask_that_fits_neither_is_refused_in_words_that_say_exif(devkit: Path) -> None:
+    path, _ = turned(devkit, 6, (5, 5))
+    expected = r"the picture's size \(12, 10\) \(height, width\) as EXIF turns it, or as it is stored"
+    fails(path, expected, r"\(5, 5\)", lambda: VocDataset(devkit, "train", masks=True)[0])
+
+
+# lists, classes and annotations of other programs
+
+
+def test_names_with_spaces(devkit: Path) -> None:
+    for folder, suffix in (("JPEGImages", ".jpg"), ("SegmentationClass", ".png"), ("Annotations", ".xml")):
+        (devkit / folder / f"2007_000001{suffix}").rename(devkit / folder / f"img (1){suffix}")
+        (devkit / folder / f"2007_000002{suffix}").rename(devkit / folder / f"img 1{suffix}")
+    for path in (devkit / "ImageSets").rglob("*.txt"):
+        path.write_text(path.read_text().replace("2007_000001", "img (1)").replace("2007_000002", "img 1"))
+    for source in ("xml", "lists"):
+        dataset = VocDataset(devkit, "train", tags_from=source)  # type: ignore[arg-type]
+        assert dataset.names == ["img (1)", "img 1", "2007_000003"]
+        assert torch.equal(dataset.tags, wanted_tags())
+    for path in (devkit / "ImageSets/Main").iterdir():
+        path.rename(path.with_name(path.name.replace("_train.", "_trainval.")))
+    (devkit / "ImageSets/Segmentation/odd.txt").write_text("2007_000003\n")  # the lists know others with spaces
+    assert torch.equal(VocDataset(devkit, "odd", tags_from="lists").tags, wanted_tags()[2:])
+
+
+@pytest.mark.parametrize(
+    ("line", "got"),
+    [
+        ("2007_000001 -1", r"a name and -1 \(lists of ImageSets/Main hold tags\): '2007_000001 -1'"),
+        ("2007_000001  1", r"a name and 1 \(lists of .*"),
+        ("2007_000001 2007_000003", "2 names on it"),
+        ("2007_000001 2007_000009", "'2007_000001 2007_000009'"),
+        ("JPEGImages/2007_000001.jpg", "'JPEGImages/2007_000001.jpg'"),
+        ("/data/2007_000001.jpg /data/2007_000001.png", "'/data/2007_000001.jpg /data/2007_000001.png'"),
+        (r"C:\voc\2007_000001", r"'C:.*2007_000001'"),
+        ("2007_000001.JPG", "'2007_000001.JPG'"),
+        ("x" * 5000 + " y", "'x+"),
+    ],
+)
+def test_lines_of_a_split_that_are_no_names(devkit: Path, line: str, got: str) -> None:
+    path = devkit / "ImageSets/Segmentation/train.txt"
+    path.write_text(f"2007_000002\n{line}\n")
+    with pytest.raises(UserError) as info:
+        VocDataset(devkit, "train")
+    wanted = f"{re.escape(str(path))}, line 2: expected the name of a picture, without folder and ending, got {got}"
+    assert re.fullmatch(wanted, str(info.value)), str(info.value)
+
+
+def test_names_twice_and_tags_that_contradict_each_other(devkit: Path) -> None:
+    path = devkit / "ImageSets/Segmentation/train.txt"
+    path.write_text("2007_000001\n2007_000002\n2007_000001\n")
+    fails(path, "every name once", "'2007_000001' of line 1 again", lambda: VocDataset(devkit, "train"))
+    path.write_text("2007_000001\n")
+    path = devkit / "ImageSets/Main/cow_train.txt"
+    path.write_text("2007_000001 1\n2007_000001 -1\n")
+    fails(path, "every name once", "'2007_000001' again", lambda: VocDataset(devkit, "train", tags_from="lists"))
+
+
+def test_marks_of_byte_order_are_no_part_of_names(devkit: Path) -> None:
+    mark = b"\xef\xbb\xbf"
+    (devkit / "classes.txt").write_text("\n".join(VOC_CLASSES))
+    for path in (*devkit.rglob("*.txt"), *devkit.rglob("*.xml")):
+        path.write_bytes(mark + path.read_bytes())
+    for source in ("xml", "lists"):
+        dataset = VocDataset(devkit, "train", tags_from=source)  # type: ignore[arg-type]
+        assert dataset.names == list(OBJECTS) and dataset.classes == VOC_CLASSES
+        assert torch.equal(dataset.tags, wanted_tags())
+
+
+def test_own_data_with_the_split_of_a_preset(devkit: Path) -> None:
+    path = devkit / "JPEGImages/2007_000032.jpg"
+    note = r"no such file \(that split is the package's, for VOC; --set split=… takes one of the data: odd, train\)"
+    fails(path, "a picture of split trainaug", note, lambda: VocDataset(devkit, "trainaug"))
+
+
+@pytest.mark.parametrize("name", ["background", "_background_", "__background__", "Background", "__ignore__", "void"])
+def test_a_list_of_classes_with_the_background_is_refused(devkit: Path, name: str) -> None:
+    for text in (f"{name}\ncat\ndog\n", f"cat\n{name}\n"):
+        (devkit / "classes.txt").write_text(text)
+        expected = r"the classes without background \(label 0\) and void"
+        fails(devkit / "classes.txt", expected, f"'{name}'", lambda: read_classes(devkit))
+
+
+def test_classes_that_no_file_or_mask_can_have(devkit: Path) -> None:
+    (devkit / "classes.txt").write_text("cat\na/b\n")
+    fails(devkit / "classes.txt", r"names that files can have .*", "'a/b'", lambda: read_classes(devkit))
+    (devkit / "classes.txt").write_text("".join(f"class{n}\n" for n in range(255)))
+    fails(devkit / "classes.txt", "at most 254 classes", "255", lambda: read_classes(devkit))
+
+
+@pytest.mark.parametrize("encoding", ["gb2312", "shift_jis", "iso-8859-1", "utf-16", "utf-8-sig"])
+def test_annotations_in_other_encodings_are_read(devkit: Path, encoding: str) -> None:
+    folder = "" if encoding == "iso-8859-1" else "写真"
+    text = f"<folder>{folder}</folder><object><name>cat</name></object>"
+    declared = encoding.removesuffix("-sig")
+    content = f'<?xml version="1.0" encoding="{declared}"?>\n<annotation>{text}</annotation>'.encode(
+        encoding, "replace"
+    )
+    (devkit / "Annotations/2007_000002.xml").write_bytes(content)
+    assert VocDataset(devkit, "train").tags[1].nonzero().flatten().tolist() == [VOC_CLASSES.index("cat")]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "got"),
+    [
+        ("<objects><object><name>cat</name></object></objects>", "every object as <object> .*", ".*<object>.*"),
+        ("<Object><name>cat</name></Object>", "every object as <object> .*", ".*"),
+        ('<object xmlns="http://x"><name>cat</name></object>', "every object as <object> .*", ".*"),
+        ("<item><name>cat</name><bndbox/></item>", "every object as <object> .*", ".*<bndbox>.*"),
+        ("<object><NAME>cat</NAME></object>", "one of .*", "class ''"),
+        ("<object><name>Cat</name></object>", "one of .*", "class 'Cat'"),
+        ("<object><name>\x1b[31m</name></object>", "a VOC annotation in XML", ".*"),
+    ],
+)
+def test_objects_that_would_read_as_none(devkit: Path, text: str, expected: str, got: str) -> None:
+    path = devkit / "Annotations/2007_000002.xml"
+    path.write_text(f"<annotation>{text}</annotation>")
+    fails(path, expected, got, lambda: VocDataset(devkit, "train"))
+
+
+@pytest.mark.parametrize("encoding", ["nonsense", "rot13", "gb2312"])
+def test_annotations_that_no_encoding_makes_readable(devkit: Path, encoding: str) -> None:
+    path = devkit / "Annotations/2007_000002.xml"
+    path.write_bytes(f'<?xml version="1.0" encoding="{encoding}"?><annotation>'.encode() + b"\xff\xff</annotation>")
+    fails(path, "a VOC annotation in XML", ".*", lambda: VocDataset(devkit, "train"))
 
 
 # the two data sets of the course

@@ -240,3 +240,14 @@ def test_overview_sets_the_choice_without_masks_beside_the_oracle_by_hand() -> N
         "| CAM | 41.0 (40.0 – 42.0) | 0.300 (0.200 – 0.400) | 0.300 (0.200 – 0.400) | 39.0 | 0.500 | 0.100 |",
         "| decoder, arg-max | – | – | – | 51.2 | 0.100 | 0.300 |",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("miou", "41"), ("fp", True), ("fn", [1]), ("threshold", "0.3"), ("seed", 0.5), ("method", 3), ("oracle", 1)],
+)
+def test_a_field_of_another_kind_is_named(tmp_path: Path, name: str, value: object) -> None:
+    row = {"method": "cam", "miou": 41.0, "fp": 0.1, "fn": 0.2, "threshold": 0.3, "oracle": False, "seed": 0}
+    (tmp_path / "table.json").write_text(json.dumps([row | {name: value}]))
+    with pytest.raises(UserError, match=rf"table.json: expected rows with numbers, names and switches, got {name} = "):
+        read_rows(tmp_path / "table.json")

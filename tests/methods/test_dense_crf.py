@@ -400,3 +400,24 @@ def test_labels_agree_with_pydensecrf(voc_sample):
         wanted = pydensecrf(image, unary, (3, 3), (50, 5, 10))
         image_tensor, labels = torch.from_numpy(image).permute(2, 0, 1)[None], torch.from_numpy(mask)[None]
         assert (dense_crf_labels(image_tensor, labels, num_labels)[0].numpy() == wanted).mean() >= 0.98
+
+
+def test_pictures_and_probabilities_out_of_their_range_are_refused():
+    image, probabilities = random_image(), random_probabilities()
+    for wrong, message in (
+        (image / 255, r"^image: expected values in 0 ... 255, got none above 0\.\d+, as in 0 ... 1$"),
+        (image / 127.5 - 1, r"^image: expected numbers in 0 ... 255, got -"),
+        (image * 257, r"^image: expected numbers in 0 ... 255, got "),
+        (image.masked_fill(image == image.max(), torch.nan), "^image: expected numbers in 0 ... 255, got nan"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            dense_crf(wrong, probabilities)
+    for wrong in (
+        probabilities.logit(),
+        probabilities * 100,
+        probabilities.masked_fill(probabilities == probabilities.max(), torch.nan),
+    ):
+        with pytest.raises(ValueError, match=r"^probabilities: expected numbers in 0 ... 1, got "):
+            dense_crf(image, wrong)
+    dense_crf(torch.zeros_like(image), probabilities + 1e-5)  # black is black in any range; rounding is no mistake
+    dense_crf((image / 255).to(torch.uint8), probabilities)

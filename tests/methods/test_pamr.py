@@ -298,3 +298,13 @@ def test_the_gpu_gives_the_same():
     refined = pamr(image.cuda(), masks.cuda())
     assert refined.is_cuda
     assert_near(refined.cpu(), pamr(image, masks))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_numbers_that_are_not_finite_are_refused(value):
+    image, masks = random_image(), random_masks()
+    for name in ("image", "masks"):
+        tensors = {"image": image.clone(), "masks": masks.clone()}
+        tensors[name][1, 2, 3, 4] = value
+        with pytest.raises(ValueError, match="^image, masks: expected finite numbers, got NaN or infinity$"):
+            pamr(**tensors)

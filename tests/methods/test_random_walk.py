@@ -381,3 +381,24 @@ def test_the_gpu_gives_the_same():
     walked = propagate(seed.cuda(), edge.cuda())
     assert walked.is_cuda
     assert_near(walked.cpu(), propagate(seed, edge))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_numbers_that_are_not_finite_are_refused(value):
+    seed, affinity = random_seed(), edge_affinity(random_edge())
+    seed[1, 2, 3, 4] = value
+    with pytest.raises(ValueError, match="^seed: expected finite numbers, got NaN or infinity$"):
+        random_walk(seed, affinity)
+    affinity[0, 1, 2, 3] = value
+    with pytest.raises(ValueError, match=r"^affinity: expected numbers in 0 ... 1, got others or NaN$"):
+        random_walk(random_seed(), affinity)
+    with pytest.raises(ValueError, match="expected "):
+        propagate(seed, random_edge())
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1])
+def test_affinities_out_of_range_are_refused(value):
+    affinity = edge_affinity(random_edge())
+    affinity[0, 1, 2, 3] = value
+    with pytest.raises(ValueError, match=r"^affinity: expected numbers in 0 ... 1, got others or NaN$"):
+        random_walk(random_seed(), affinity)

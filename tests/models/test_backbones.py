@@ -169,6 +169,32 @@ def test_a_wrong_file_of_weights_is_named(tmp_path: Path, kind: str) -> None:
     assert "\n" not in str(info.value)
 
 
+def test_weights_of_data_parallel_are_loaded(tmp_path: Path) -> None:
+    network = torchvision.models.get_model("resnet18", weights=None)
+    torch.save(nn.DataParallel(network).state_dict(), tmp_path / "weights.pth")
+    backbone = build_backbone("resnet18", weights=tmp_path / "weights.pth")
+    assert torch.equal(backbone.stages[3][1].conv2.weight, network.layer4[1].conv2.weight)
+
+
+def test_weights_that_are_not_finite_or_have_a_flipped_bit_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    state = torchvision.models.get_model("mobilenet_v2", weights=None).state_dict()
+    torch.save(state, path)
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(
+        UserError, match=rf"^{re.escape(str(path))}: expected weights of MobileNetV2, got: a damaged one"
+    ):
+        build_backbone("mobilenet_v2", weights=path)
+    state["features.3.conv.0.0.weight"][1] = float("inf")
+    torch.save(state, path)
+    with pytest.raises(
+        UserError, match=rf"^{re.escape(str(path))}: expected finite numbers, got .* in features.3.conv"
+    ):
+        build_backbone("mobilenet_v2", weights=path)
+
+
 def test_weights_that_cannot_be_downloaded_are_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*args: object, **kwargs: object) -> None:
         raise URLError("no route to host")

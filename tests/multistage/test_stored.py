@@ -1,11 +1,13 @@
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 
 from rsepm_edu.data.palette import write_mask
 from rsepm_edu.data.seeds import write_seed
 from rsepm_edu.data.voc import VocDataset
+from rsepm_edu.errors import UserError
 from rsepm_edu.labels import VOID
 from rsepm_edu.multistage.stored import choose_stored_threshold, score_stored_masks, sweep_stored_seeds
 
@@ -48,3 +50,22 @@ def test_a_threshold_is_chosen_where_the_colours_part(tmp_path: Path, creatures:
     for name in dataset.names[1:]:
         (tmp_path / f"{name}.npz").unlink()
     assert 0.35 <= choose_stored_threshold(dataset, tmp_path, pictures=1, progress=False) <= 0.60
+
+
+def test_stored_files_of_another_picture_or_with_other_labels_are_named(creatures: Path, tmp_path: Path) -> None:
+    dataset = VocDataset(creatures, "val", masks=True)
+    for name in dataset.names:
+        write_mask(tmp_path / f"{name}.png", torch.zeros(64, 64, dtype=torch.uint8))
+        write_seed(tmp_path / f"{name}.npz", torch.zeros(5, 64, 64))
+    first = dataset.names[0]
+    score_stored_masks(dataset, tmp_path, progress=False)
+    for size, label, got in (((64, 63), 0, r"\(64, 63\)"), ((64, 64), 6, "6"), ((64, 64), 255, "255")):
+        write_mask(tmp_path / f"{first}.png", torch.full(size, label, dtype=torch.uint8))
+        with pytest.raises(UserError, match=rf"{first}\.png: expected .*, got {got}$"):
+            score_stored_masks(dataset, tmp_path, progress=False)
+    write_seed(tmp_path / f"{first}.npz", torch.zeros(4, 64, 64))
+    for call in (sweep_stored_seeds, choose_stored_threshold):
+        with pytest.raises(
+            UserError, match=rf"{first}\.npz: expected a seed KxHxW = \(5, 64, 64\) of this picture, got"
+        ):
+            call(dataset, tmp_path, progress=False)

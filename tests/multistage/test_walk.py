@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from rsepm_edu.course.networks import load_lesson_network
@@ -131,6 +132,21 @@ def test_labels_take_the_place_of_masks(creatures: Path, tmp_path: Path) -> None
     (labels / f"{name}.png").unlink()
     message = error_of(lambda: LabelledDataset(root, "train", labels))
     assert message == f"{labels / name}.png: expected labels of a picture of train, got no such file"
+
+
+def test_labels_are_those_of_the_upright_photograph(creatures: Path, tmp_path: Path) -> None:
+    """The stages before have seen it upright; only masks of data sets belong to the pixels as they are stored."""
+    root, labels = shutil.copytree(creatures, tmp_path / "set"), tmp_path / "labels"
+    shutil.copytree(root / "SegmentationClass", labels)
+    name = VocDataset(root, "train").names[2]
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    with Image.open(root / "JPEGImages" / f"{name}.jpg") as picture:
+        picture.save(root / "JPEGImages" / f"{name}.jpg", exif=exif)
+    stored = read_mask(labels / f"{name}.png")
+    assert torch.equal(LabelledDataset(root, "train", labels)[2]["mask"].as_subclass(Tensor), stored)
+    masks = VocDataset(root, "train", masks=True)
+    assert torch.equal(masks[2]["mask"].as_subclass(Tensor), stored.flip(0, 1))
 
 
 # training
@@ -261,6 +277,31 @@ def test_a_run_that_is_there_is_not_overwritten_and_none_is_not_resumed(
     assert "got no such file" in error_of(lambda: run(tiny_walk, creatures, oracle_labels, tmp_path, resume=True))
     torch.save({"format": 1}, tmp_path / "other.pt")
     assert "format walk 1, got another file" in error_of(lambda: load_walk_network(tmp_path / "other.pt"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rows": None}, r"expected a checkpoint with rows \(str\), got nothing"),
+        ({"rows": '[{"epoch": 2}]'}, "expected rows of epochs 1, 2, …, got {'epoch': 2} for epoch 1"),
+        ({"rows": '["x"]'}, "expected rows of epochs 1, 2, …, got 'x' for epoch 1"),
+        ({"network": None}, "expected weights of BoundaryNetwork, tensors by name, got nothing"),
+        ({"optimizer": {}}, "expected the state of SGD for this network, got a dict without it"),
+        ({"scaler": None}, "expected the state of GradScaler, got nothing without it"),
+    ],
+)
+def test_a_state_with_parts_that_are_missing_or_of_another_kind(
+    tiny_walk: WalkConfig,
+    creatures: Path,
+    oracle_labels: Path,
+    straight: Path,
+    tmp_path: Path,
+    change: Any,
+    message: str,
+) -> None:
+    torch.save(torch.load(straight / "last.pt", weights_only=True) | change, tmp_path / "last.pt")
+    said = error_of(lambda: run(tiny_walk, creatures, oracle_labels, tmp_path, resume=True))
+    assert re.fullmatch(f"{re.escape(str(tmp_path / 'last.pt'))}: {message}", said), said
 
 
 def test_the_backbone_must_be_the_one_of_the_settings(

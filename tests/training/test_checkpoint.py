@@ -1,3 +1,4 @@
+import json
 import re
 from dataclasses import fields, replace
 from pathlib import Path
@@ -141,3 +142,95 @@ def test_the_network_of_a_config_has_its_settings(tiny: TrainConfig) -> None:
     assert network.decoder.refine[-1].weight.shape == (3, 16, 1, 1)
     with pytest.raises(UserError, match="^no/such/file: "):
         network_from_config(config, CLASSES)
+
+
+@pytest.fixture
+def state(trainer: Trainer, tmp_path: Path) -> dict[str, Any]:
+    """What a checkpoint holds, to be edited."""
+    save_checkpoint(tmp_path / "last.pt", trainer.checkpoint())
+    return torch.load(tmp_path / "last.pt", weights_only=True)
+
+
+NAMES = ("config", "classes", "epoch", "network", "ema", "optimizer", "scaler")
+
+
+def test_an_entry_that_is_missing_or_of_another_kind(state: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "edited.pt"
+    for name in NAMES:
+        for value in (None, 3.5, [1, {}], "text", {"a": torch.ones(2)}):
+            if not (isinstance(value, dict) and isinstance(state[name], dict)):  # those only the network can tell
+                edited = {key: other for key, other in state.items() if key != name}
+                torch.save(edited if value is None else edited | {name: value}, path)
+                with pytest.raises(UserError, match=rf"^{re.escape(str(path))}: expected .*, got:? ") as info:
+                    load_network(path)
+                assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize("name", ["network", "ema", "optimizer"])
+def test_the_state_of_something_else(trainer: Trainer, name: str) -> None:
+    other = replace(trainer.checkpoint(), **{name: {"a": torch.ones(2)}})
+    with pytest.raises(UserError, match=r"^last\.pt: expected "):
+        trainer.restore(other, "last.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epoch": 10**30}, "expected 0 to 4 epochs done and a batch, got 1000"),
+        ({"epoch": -1}, "expected 0 to 4 epochs done"),
+        ({"epoch": True}, r"expected a checkpoint with epoch \(int\), got True"),
+        ({"batch": -1}, "expected 0 to 4 epochs done and a batch"),
+        ({"classes": ["cat", "cat"]}, "expected a checkpoint with different names of classes, got"),
+        ({"classes": ["cat", 3]}, "expected a checkpoint with different names of classes, got"),
+        ({"classes": ["cat", "dog", "cow"]}, r"expected weights of .*, classifier.weight of shape \(3, .*, got \(2, "),
+        ({"totals": '{"cam": "much"}'}, "expected a checkpoint with totals that are numbers"),
+        ({"totals": "[1, 2]"}, r"expected a checkpoint with totals \(dict\), got a list"),
+        ({"totals": '{"cam": NaN}'}, "expected a checkpoint with totals that are numbers"),
+        ({"config": "{"}, "expected a checkpoint with config in JSON, got: "),
+        ({"config": "[" * 100_000}, "expected a checkpoint with config in JSON, got: "),
+        ({"format": True}, "expected a checkpoint of rsepm-edu, format 1, got another file"),
+    ],
+)
+def test_an_entry_out_of_range(state: dict[str, Any], tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    torch.save(state | change, path := tmp_path / "edited.pt")
+    with pytest.raises(UserError, match=rf"^{re.escape(str(path))}: {message}"):
+        load_network(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("epochs", 1.5), ("epochs", "4"), ("size", None), ("jitter", "NaN"), ("separable", 1), ("decoder_rates", ["a"])],
+)
+def test_a_setting_of_another_kind(state: dict[str, Any], tmp_path: Path, name: str, value: Any) -> None:
+    config = json.loads(state["config"]) | {name: float("nan") if value == "NaN" else value}
+    torch.save(state | {"config": json.dumps(config)}, path := tmp_path / "edited.pt")
+    with pytest.raises(UserError, match=rf"^{re.escape(str(path))}: expected {name} like .*, got "):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("part", ["network", "ema", "optimizer"])
+def test_numbers_that_are_not_finite(state: dict[str, Any], tmp_path: Path, part: str) -> None:
+    values = (
+        state["optimizer"]["state"][0]["momentum_buffer"] if part == "optimizer" else state[part]["classifier.weight"]
+    )
+    values[:, 1] = float("nan")
+    torch.save(state, path := tmp_path / "edited.pt")
+    with pytest.raises(UserError, match=rf"^{re.escape(str(path))}: expected finite numbers, got NaN .* in {part}\."):
+        load_checkpoint(path)
+
+
+def test_a_checkpoint_with_a_flipped_bit(state: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    damaged = bytearray(path.read_bytes())
+    damaged[damaged.index(state["ema"]["classifier.weight"].numpy().tobytes()) + 2] ^= 16
+    path.write_bytes(damaged)
+    torch.load(path, weights_only=True)  # torch sees nothing
+    with pytest.raises(UserError, match=rf"^{re.escape(str(path))}: expected a whole checkpoint, got: a damaged one"):
+        load_checkpoint(path)
+
+
+def test_settings_of_a_network_that_no_machine_can_hold(state: dict[str, Any], tmp_path: Path) -> None:
+    config = json.loads(state["config"]) | {"decoder_channels": 10**14}
+    torch.save(state | {"config": json.dumps(config)}, path := tmp_path / "edited.pt")
+    with pytest.raises(UserError, match=rf"^{re.escape(str(path))}: expected settings of a network, got: "):
+        load_network(path)

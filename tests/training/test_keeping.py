@@ -144,8 +144,8 @@ def test_fifty_kills_at_random_moments_change_nothing(
     often: TrainConfig, straight: Path, creatures: Path, tmp_path: Path
 ) -> None:
     draw, context = random.Random(0), multiprocessing.get_context("fork")
-    # A run makes about 1.4 million calls and returns, the first 190,000 before its first step.
-    kills, ends, most, out = 0, 0, 700_000, tmp_path / "out"
+    # A run makes about 1.5 million calls and returns, the first 260,000 before its first step.
+    kills, ends, most, out = 0, 0, 850_000, tmp_path / "out"
     while kills < 50:
         process = context.Process(target=_train_until_killed, args=(often, creatures, out, draw.randrange(1, most)))
         process.start()

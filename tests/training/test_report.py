@@ -10,6 +10,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rsepm_edu.data.voc import VocDataset
+from rsepm_edu.errors import UserError
 from rsepm_edu.labels import VOID
 from rsepm_edu.training import report
 from rsepm_edu.training.config import TrainConfig
@@ -93,6 +94,17 @@ def test_lines_of_epochs_that_were_not_saved_are_dropped(tmp_path: Path, trainer
         assert epochs(tmp_path) == [1, 2]
         log.write(row(3))
     assert epochs(tmp_path) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("line", ["", "{", "[1]", "3", '{"losses": {}}', '{"epoch": "2"}', '{"epoch": true}'])
+def test_a_damaged_line_before_the_last_is_not_dropped_in_silence(
+    tmp_path: Path, trainer: Trainer, dataset: VocDataset, line: str
+) -> None:
+    lines = [json.dumps(row(1)), line, json.dumps(row(3))]
+    (tmp_path / "log.jsonl").write_text("".join(f"{one}\n" for one in lines))
+    with pytest.raises(UserError, match=r"log\.jsonl, line 2: expected an epoch of the log in JSON, got none$"):
+        TrainingLog(tmp_path, trainer, dataset, keep_epochs=3)
+    assert (tmp_path / "log.jsonl").read_text().splitlines() == lines
 
 
 @pytest.mark.parametrize(("every", "drawn"), [(0, []), (1, [1, 2, 3, 4, 5]), (2, [2, 4, 5]), (9, [5])])
