@@ -18,8 +18,9 @@ from rsepm_edu.multistage.config import MultistageConfig, StageConfig
 from rsepm_edu.multistage.run import Multistage, run_multistage
 from rsepm_edu.multistage.segmentation import SegmentationConfig
 from rsepm_edu.multistage.walk import WalkConfig
-from rsepm_edu.training.config import Mixing, TrainConfig
+from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.loop import Trainer, train
+from rsepm_edu.training.mixings import Mixing
 from rsepm_edu.training.phases import Phase
 from tests.pretend_gpu import GPU, PretendGpu, works
 

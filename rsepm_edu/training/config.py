@@ -7,9 +7,9 @@ from typing import Any, Literal, Self, get_args
 
 from rsepm_edu.errors import UserError
 from rsepm_edu.models.backbones import check_backbone
+from rsepm_edu.training.mixings import Mixing
 
 Method = Literal["cam", "puzzle", "rs"]
-Mixing = Literal["none", "epm", "classmix", "cda", "cutmix", "saliency-grafting"]
 Crop = Literal["pad", "zoom"]
 Optimizer = Literal["sgd", "adamw"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]

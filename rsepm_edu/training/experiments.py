@@ -18,10 +18,10 @@ from rsepm_edu.evaluation.scoring import score_seeds
 from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.training.checkpoint import Checkpoint, load_checkpoint
-from rsepm_edu.training.config import WITHOUT_DECODER, Method, Mixing, TrainConfig, method_name
+from rsepm_edu.training.config import WITHOUT_DECODER, Method, TrainConfig, method_name
 from rsepm_edu.training.keeping import LAST
 from rsepm_edu.training.loop import Trainer, train
-from rsepm_edu.training.mixings import MIXINGS
+from rsepm_edu.training.mixings import MIXINGS, Mixing
 from rsepm_edu.training.seed_options import seed_options_of
 
 LABELS = {

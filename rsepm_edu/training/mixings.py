@@ -1,7 +1,7 @@
-"""Every way to mix that a run can have, in one table: a new one is a file in ``methods/`` and an entry here."""
+"""Every way to mix that a run can have, in one table: a new one is a file in ``methods/`` and its lines here."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from rsepm_edu.methods.cda import context_decoupling
 from rsepm_edu.methods.classmix import class_mix
@@ -9,7 +9,9 @@ from rsepm_edu.methods.cutmix import cut_mix
 from rsepm_edu.methods.edgepredictmix import edge_predict_and_mix
 from rsepm_edu.methods.mixing import Mixed
 from rsepm_edu.methods.saliency_grafting import saliency_grafting
-from rsepm_edu.training.config import Mixing
+
+Mixing = Literal["none", "epm", "classmix", "cda", "cutmix", "saliency-grafting"]
+"""What the setting ``mixing`` may be."""
 
 
 class MixingMethod(NamedTuple):

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from rsepm_edu.training.config import Mixing, TrainConfig, method_name
+from rsepm_edu.training.config import TrainConfig, method_name
+from rsepm_edu.training.mixings import Mixing
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,9 @@ def test_a_folder_is_claimed_for_one_record(tmp_path: Path) -> None:
     )
     (folder / "stage.json").write_text("{")
     assert "expected the settings of a stage, got: " in error_of(lambda: claim(folder, {}))
+    for other in ("[]", '"x"', '{"x": 3}'):
+        (folder / "stage.json").write_text(other)
+        assert "expected the settings of a stage, by stage, got other JSON" in error_of(lambda: claim(folder, {}))
     (folder / "stage.json").rename(folder / "other.txt")
     assert error_of(lambda: claim(folder, {})) == (
         f"{folder}: expected a new folder or one with a stage.json, got other files"

@@ -11,9 +11,10 @@ from rsepm_edu.evaluation.choosing import DEFAULT_CRITERIA
 from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.training import experiments
 from rsepm_edu.training.checkpoint import load_checkpoint, network_from_config
-from rsepm_edu.training.config import Method, Mixing, TrainConfig
+from rsepm_edu.training.config import Method, TrainConfig
 from rsepm_edu.training.experiments import MIXINGS, Experiment, train_branch
 from rsepm_edu.training.loop import train
+from rsepm_edu.training.mixings import Mixing
 
 MAPS = ("cam", "cam+pamr", "cam+scg", "cam+scg+pamr", "decoder", "decoder+pamr", "decoder (arg-max)")
 

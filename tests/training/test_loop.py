@@ -19,9 +19,9 @@ from rsepm_edu.errors import UserError
 from rsepm_edu.methods.puzzle import merge, tile
 from rsepm_edu.training import keeping, loop
 from rsepm_edu.training.checkpoint import load_checkpoint, load_network
-from rsepm_edu.training.config import Mixing, TrainConfig, preset
+from rsepm_edu.training.config import TrainConfig, preset
 from rsepm_edu.training.loop import NotFiniteError, Trainer, resolve_precision, train
-from rsepm_edu.training.mixings import MIXINGS
+from rsepm_edu.training.mixings import MIXINGS, Mixing
 from rsepm_edu.training.optimizer import set_learning_rate
 from rsepm_edu.training.phases import Phase, phase_of
 from rsepm_edu.training.step import Term

@@ -22,8 +22,9 @@ from rsepm_edu.methods.pamr import pamr
 from rsepm_edu.methods.recurseed import recur_seed
 from rsepm_edu.methods.saliency_grafting import saliency_grafting
 from rsepm_edu.models.network import Outputs, SingleStageNetwork
-from rsepm_edu.training.config import Mixing, TrainConfig
+from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.loop import Trainer
+from rsepm_edu.training.mixings import Mixing
 from rsepm_edu.training.phases import Phase
 
 CLASSES = ("cat", "dog", "cow")
