@@ -43,13 +43,15 @@ from rsepm_edu.methods.mixing import Mixed, choose_half, label_counts, partners,
 from rsepm_edu.methods.recurseed import Refined, conditional_filter
 from rsepm_edu.methods.scg import correlated_map, self_correlation
 from rsepm_edu.training import mixings, step
+from rsepm_edu.training import targets as targets_of_training
 from rsepm_edu.training.checkpoint import load_checkpoint, save_checkpoint
 from rsepm_edu.training.config import TrainConfig, preset
 from rsepm_edu.training.keeping import LAST
 from rsepm_edu.training.loop import Trainer, train
 from rsepm_edu.training.phases import Phase
 from rsepm_edu.training.seed_options import seed_options_of
-from rsepm_edu.training.step import Batch, Forward, Target
+from rsepm_edu.training.step import Forward, Target
+from rsepm_edu.training.targets import Batch
 
 # --- other readings of parts of the step
 
@@ -152,7 +154,7 @@ def scg_summed(features: Any, cam: Tensor, tags: Tensor, *, first_threshold: flo
     return spread.view_as(cam) * tags[:, :, None, None]
 
 
-REFINE, TARGETS, EPM = step.refine, step.teacher_targets, mixings.MIXINGS["epm"]
+REFINE, TARGETS, EPM = targets_of_training.refine, step.teacher_targets, mixings.MIXINGS["epm"]
 
 
 @dataclass(frozen=True)

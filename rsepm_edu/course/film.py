@@ -22,7 +22,7 @@ from rsepm_edu.methods.cam import normalize_cam
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.saved import expect_sums
 from rsepm_edu.training.config import TrainConfig
-from rsepm_edu.training.step import Batch, refine
+from rsepm_edu.training.targets import Batch, refine
 
 CREATURES_RS_FILM = "creatures_rs_film"
 """The first six pictures of Creatures' `train`: creatures_cam, then every second of twelve epochs of RecurSeed."""

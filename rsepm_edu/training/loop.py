@@ -51,7 +51,8 @@ from rsepm_edu.training.optimizer import (
 from rsepm_edu.training.phases import Phase, phase_of
 from rsepm_edu.training.progress import expect_method_reached
 from rsepm_edu.training.report import TrainingLog
-from rsepm_edu.training.step import Batch, Target, Term, step_terms, teacher_targets
+from rsepm_edu.training.step import Target, Term, step_terms, teacher_targets
+from rsepm_edu.training.targets import Batch
 
 
 class NotFiniteError(RuntimeError):

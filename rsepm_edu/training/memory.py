@@ -12,7 +12,8 @@ from rsepm_edu.errors import UserError
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.phases import Phase
-from rsepm_edu.training.step import Batch, Target, step_terms
+from rsepm_edu.training.step import Target, step_terms
+from rsepm_edu.training.targets import Batch
 
 
 def step_memory(config: TrainConfig, network: SingleStageNetwork, phase: Phase, precision: torch.dtype) -> int:

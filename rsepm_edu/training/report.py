@@ -18,7 +18,7 @@ from rsepm_edu.methods.cam import normalize_cam
 from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.optimizer import MovingAverage
 from rsepm_edu.training.progress import learnt_heads
-from rsepm_edu.training.step import Batch, refine
+from rsepm_edu.training.targets import Batch, refine
 from rsepm_edu.viz.panels import PanelSample, save_panel
 
 PANEL_ROWS = 4
@@ -147,7 +147,7 @@ def panel_samples(trainer: Shown, dataset: VocDataset, *, decoder: bool = True) 
                 image=image,
                 name=name,
                 cam=_enlarge(normalize_cam(outputs.cam, tags), size),
-                seed=_enlarge(refined.rs_map, size),
+                rs_map=_enlarge(refined.rs_map, size),
                 pseudo_mask=_nearest(refined.pseudo_mask, size),
                 decoder=_nearest(seg.argmax(1), size) if decoder else None,
                 truth=_truth(dataset, index, size),

@@ -22,21 +22,12 @@ from rsepm_edu.labels import VOID
 from rsepm_edu.methods.cam import tag_loss
 from rsepm_edu.methods.mixing import mix_maps
 from rsepm_edu.methods.puzzle import merge, puzzle_loss, tile
-from rsepm_edu.methods.recurseed import Refined, cam_loss, decoder_loss, pamr_at, rec_counts, recur_seed
+from rsepm_edu.methods.recurseed import cam_loss, decoder_loss, rec_counts
 from rsepm_edu.models.network import Outputs
 from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.mixings import MIXINGS
 from rsepm_edu.training.phases import Phase
-
-SCG_STAGES = slice(2, 4)  # stages 4 and 5, as in Pan et al. 2021
-
-
-class Batch(NamedTuple):
-    """Images B×3×H×W normalised, 0 in padding; tags B×K; inside B×1×H×W, 1 on the picture and 0 in padding."""
-
-    images: Tensor
-    tags: Tensor
-    inside: Tensor
+from rsepm_edu.training.targets import Batch, decoder_maps, refine
 
 
 class Target(NamedTuple):
@@ -129,39 +120,6 @@ def teacher_targets(
         plain,
         Target(Batch(mixed.images, mixed.tags, inside), mix_maps(plain.rs_map, mixed.source) * visible, mask),
     ]
-
-
-def refine(config: TrainConfig, batch: Batch, outputs: Outputs) -> Refined:
-    """RecurSeed's maps of a batch from the outputs of a network, nothing of them in padding (see ``recur_seed``)."""
-    size = pamr_size(config, batch.images)
-    refined = recur_seed(
-        batch.images,
-        outputs.stages[SCG_STAGES],
-        outputs.cam,
-        batch.tags,
-        size=size,
-        certain=config.certain,
-        uncertain=config.uncertain,
-        first_threshold=config.scg_threshold,
-    )
-    inside = F.interpolate(batch.inside, size=size)
-    mask = refined.pseudo_mask.masked_fill(inside[:, 0] == 0, VOID)
-    return refined._replace(rs_map=refined.rs_map * inside, pseudo_mask=mask)
-
-
-def decoder_maps(config: TrainConfig, images: Tensor, tags: Tensor, outputs: Outputs, *, pamr: bool) -> Tensor:
-    """The decoder's probabilities at the size of the images, absent classes left out: B×(K+1)×H×W; with PAMR, M_dec."""
-    assert outputs.seg_logits is not None
-    allowed = F.pad(tags, (1, 0), value=1)[:, :, None, None] > 0
-    maps = outputs.seg_logits.float().masked_fill(~allowed, float("-inf")).softmax(dim=1)
-    if pamr:
-        maps = pamr_at(images, maps, pamr_size(config, images))
-    return F.interpolate(maps, size=images.shape[2:], mode="bilinear", align_corners=False)
-
-
-def pamr_size(config: TrainConfig, images: Tensor) -> tuple[int, int]:
-    """Height and width at which PAMR works."""
-    return max(1, images.shape[2] // config.pamr_stride), max(1, images.shape[3] // config.pamr_stride)
 
 
 def tag_term(cam: Tensor, batch: Batch, weight: float = 1.0) -> Term:

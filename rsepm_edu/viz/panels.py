@@ -60,14 +60,14 @@ RIGHT, EXTRA, MISSED = (0, 158, 115), (213, 94, 0), (86, 180, 233)
 class PanelSample:
     """What one row of a training panel shows; whatever is None is left out of that row.
 
-    image: uint8 3×H×W. cam, seed: float K×H×W in [0, 1]. pseudo_mask, decoder, truth: labels H×W
+    image: uint8 3×H×W. cam, rs_map (M_rs): float K×H×W in [0, 1]. pseudo_mask, decoder, truth: labels H×W
     (0 background, 1 to K, 255 void). All of the image's size: the caller resizes.
     """
 
     image: Array
     name: str = ""
     cam: Array | None = None
-    seed: Array | None = None
+    rs_map: Array | None = None
     pseudo_mask: Array | None = None
     decoder: Array | None = None
     truth: Array | None = None
@@ -434,7 +434,7 @@ def _fp_fn(name: str, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 
 def training_panel(samples: Sequence[PanelSample], class_names: Sequence[str]) -> Figure:
-    """What training sees: one row a picture; image, cam, seed, pseudo mask, decoder, ground truth.
+    """What training sees: one row a picture; image, CAM, M_rs, pseudo mask, decoder, ground truth.
 
     Columns that no sample fills are left out. The legend names the classes that are drawn.
 
@@ -446,7 +446,7 @@ def training_panel(samples: Sequence[PanelSample], class_names: Sequence[str]) -
     colours = class_colours(class_names)
     labels = set[int]()
     for sample in samples:
-        for maps in (sample.cam, sample.seed):
+        for maps in (sample.cam, sample.rs_map):
             if maps is not None:
                 labels |= {int(k) + 1 for k in np.flatnonzero(_array(maps).max(axis=(1, 2)))}
         for mask in (sample.pseudo_mask, sample.decoder, sample.truth):
@@ -471,7 +471,7 @@ def save_panel(path: str | os.PathLike[str], samples: Sequence[PanelSample], cla
 _COLUMNS = {
     "image": "image",
     "cam": "cam",
-    "seed": "seed",
+    "rs_map": "M_rs, refined CAM",
     "pseudo_mask": "pseudo mask",
     "decoder": "decoder",
     "truth": "ground truth",
@@ -484,7 +484,7 @@ def _cell(sample: PanelSample, name: str) -> Picture | None:
         return None
     if name == "image":
         return picture(value)
-    if name in ("cam", "seed"):
+    if name in ("cam", "rs_map"):
         return overlay(sample.image, value, opacity=0.9)
     shape = picture(sample.image).shape[:2]
     if _array(value).shape != shape:

@@ -8,7 +8,7 @@ from rsepm_edu.labels import VOID
 from rsepm_edu.methods.cam import normalize_cam
 from rsepm_edu.models.network import build_network
 from rsepm_edu.training.config import TrainConfig
-from rsepm_edu.training.step import Batch, refine
+from rsepm_edu.training.targets import Batch, refine
 
 TAGS = torch.tensor([[1.0, 0, 1], [0, 1, 0]])
 CONFIG = TrainConfig(pamr_stride=2, certain=0.55, uncertain=0.35)

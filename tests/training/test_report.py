@@ -131,7 +131,7 @@ def test_a_panel_shows_every_step_for_the_first_pictures(trainer: Trainer, datas
     assert [sample.name for sample in samples] == dataset.names[: report.PANEL_ROWS]
     for index, sample in enumerate(samples):
         assert sample.image.dtype == torch.uint8 and sample.image.shape == (3, 32, 32)
-        for maps in (sample.cam, sample.seed):
+        for maps in (sample.cam, sample.rs_map):
             assert maps is not None and maps.shape == (5, 32, 32)
             assert float(maps.min()) >= 0 and float(maps.max()) <= 1
             assert not maps[dataset.tags[index] == 0].any()

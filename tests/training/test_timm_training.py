@@ -14,7 +14,7 @@ from rsepm_edu.multistage.walk import WalkConfig
 from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.loop import Trainer
 from rsepm_edu.training.phases import Phase
-from rsepm_edu.training.step import Batch, refine
+from rsepm_edu.training.targets import Batch, refine
 
 pytest.importorskip("timm")
 

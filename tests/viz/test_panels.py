@@ -175,12 +175,12 @@ def sample(image, **given):
     mask[0], mask[1] = 2, VOID
     maps = torch.zeros(3, 6, 8)
     maps[2, 0, 0] = 1.0
-    return panels.PanelSample(image=image, name="p1", cam=maps, seed=maps, pseudo_mask=mask, **given)
+    return panels.PanelSample(image=image, name="p1", cam=maps, rs_map=maps, pseudo_mask=mask, **given)
 
 
 def test_training_panel_shows_the_masks_unchanged_and_names_the_drawn_classes(image):
     figure = panels.training_panel([sample(image)], ["cat", "dog", "cow"])
-    assert [ax.get_title() for ax in figure.axes] == ["image", "cam", "seed", "pseudo mask"]
+    assert [ax.get_title() for ax in figure.axes] == ["image", "cam", "M_rs, refined CAM", "pseudo mask"]
     shown = figure.axes[3].images[0].get_array()
     assert (np.asarray(shown) == colourise(sample(image).pseudo_mask)).all()
     names = [text.get_text() for text in figure.legends[0].get_texts()]
