@@ -334,25 +334,24 @@ def score(trainer: Trainer, root: Path, phase: str, options: argparse.Namespace)
 
 def write_table(config: TrainConfig, options: argparse.Namespace) -> None:
     """results/readings from whatever has been scored so far."""
-    lines, records, logs = [], [], []
+    lines, all_rows, logs = [], [], []
     for name, switch in SWITCHES.items():
         folder = options.runs / f"seed_{config.seed}" / name.replace(" ", "_")
         for phase in ORDER:
-            path = folder / f"{phase}.json"
-            if not path.is_file():
+            if not (folder / f"{phase}.json").is_file():
                 continue
-            rows = {row["method"]: row for row in json.loads(path.read_text("utf-8"))}
-            records.append({"switch": name, "says": switch.says, "phase": phase, "rows": list(rows.values())})
-            shown = [cell(rows.get(key)) for key in ("cam", "decoder", "decoder (arg-max)")]
+            rows = {row.method: row for row in tables.read_rows(folder / f"{phase}.json")}
+            all_rows += [replace(row, method=f"{name}, after {phase}: {row.method}") for row in rows.values()]
+            shown = [cell(rows.get(key)) for key in ("cam", "cam+scg+pamr", "decoder", "decoder (arg-max)")]
             lines.append(f"| {name} | {switch.says} | {phase} | {' | '.join(shown)} |\n")
         log = folder / "log.jsonl"
         if log.is_file():
             logs += [
                 json.dumps({"run": name, **json.loads(line)}) + "\n" for line in log.read_text("utf-8").splitlines()
             ]
-    head = "| switch | | after | CAM | decoder | decoder, arg-max |\n|---|---|---|---:|---:|---:|\n"
+    head = "| switch | | after | CAM | M_rs | decoder | decoder, arg-max |\n|---|---|---|---:|---:|---:|---:|\n"
     atomic_write_text(options.results / "table.md", head + "".join(lines))
-    atomic_write_text(options.results / "table.json", json.dumps(records, indent=1) + "\n")
+    atomic_write_text(options.results / "table.json", tables.to_json(all_rows))
     atomic_write_text(options.results / "log.jsonl", "".join(logs))
     settings = asdict(config) | {"weights": Path(config.weights).name}
     atomic_write_text(options.results / "config.json", json.dumps(settings, indent=2) + "\n")
@@ -360,9 +359,9 @@ def write_table(config: TrainConfig, options: argparse.Namespace) -> None:
     atomic_write_text(options.results / "versions.json", json.dumps(tables.versions(), indent=2) + "\n")
 
 
-def cell(row: dict[str, Any] | None) -> str:
+def cell(row: Row | None) -> str:
     """mIoU (FP / FN) of a row, or a dash."""
-    return "–" if row is None else f"{row['miou']:.1f} ({row['fp']:.3f} / {row['fn']:.3f})"
+    return "–" if row is None else f"{row.miou:.1f} ({row.fp:.3f} / {row.fn:.3f})"
 
 
 if __name__ == "__main__":
