@@ -120,7 +120,7 @@ def loading(config: TrainConfig, root: Path, *, workers: int, progress: bool) ->
     dataset = training_dataset(config, root)
     before, started = _spent(), time.perf_counter()
     loader = epoch_loader(dataset, batch_size=config.batch_size, seed=0, epoch=0, workers=workers)
-    pictures = sum(len(images) for images, _, _ in tqdm(loader, desc="reading", disable=not progress))
+    pictures = sum(len(images) for images, _, _, _ in tqdm(loader, desc="reading", disable=not progress))
     seconds = time.perf_counter() - started
     del loader  # its workers end, and their time counts from here on
     spent = _spent() - before
@@ -238,11 +238,11 @@ def _steps_of(trainer: Trainer, dataset: VocDataset, phase: Phase, *, steps: int
         if step == WARM_UP:
             waited, started = 0.0, time.perf_counter()
         asked = time.perf_counter()
-        images, tags, colours = next(source)
+        images, tags, boxes, colours = next(source)
         waited += time.perf_counter() - asked
         if config.jitter:
             images = change_colours(images.to(device, non_blocking=True), colours)
-        trainer.step(images, tags, phase, step=step)
+        trainer.step(images, tags, phase, step=step, boxes=boxes)
         if cuda:
             torch.cuda.synchronize(device)
     seconds = time.perf_counter() - started

@@ -230,7 +230,8 @@ def _with_names_of_now(values: dict[str, Any]) -> dict[str, Any]:
     now["rs_start"] = now.pop("seed_start")
     mixed = now["method"] == "rs+epm"
     now["method"] = "rs" if mixed else now["method"]
-    now["mixing"] = {"edgepredictmix": "epm"}.get(now["mixing"], now["mixing"]) if mixed else "none"
+    name = now.get("mixing", "edgepredictmix")  # the only one, once
+    now["mixing"] = {"edgepredictmix": "epm"}.get(name, name) if mixed else "none"
     return {"crop": "zoom"} | now
 
 

@@ -12,11 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from rsepm_edu.training.multistage import claim
-from rsepm_edu.training.segmentation import FORMAT as SEGMENTER
-from rsepm_edu.training.segmentation import SegmentationConfig, load_segmenter, segmenter_from_config
-from rsepm_edu.training.walk import FORMAT as WALK
-from rsepm_edu.training.walk import WalkConfig, build_walk_network, load_walk_network
 from torch import nn
 
 from rsepm_edu.data.coco import read_instances
@@ -26,6 +21,11 @@ from rsepm_edu.data.seeds import read_seed, write_seed
 from rsepm_edu.data.voc import VocDataset, tags_from_xml
 from rsepm_edu.evaluation.tables import read_rows
 from rsepm_edu.models.backbones import load_weights
+from rsepm_edu.multistage.records import claim
+from rsepm_edu.multistage.segmentation import FORMAT as SEGMENTER
+from rsepm_edu.multistage.segmentation import SegmentationConfig, load_segmenter, segmenter_from_config
+from rsepm_edu.multistage.walk import FORMAT as WALK
+from rsepm_edu.multistage.walk import WalkConfig, build_walk_network, load_walk_network
 from rsepm_edu.training.checkpoint import load_network, save_checkpoint
 from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.keeping import find_previous

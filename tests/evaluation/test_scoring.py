@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rsepm_edu.data.transforms import normalise
 from rsepm_edu.evaluation.scoring import SeedScores, score_seeds, seed_maps, segmentation_confusion
+from rsepm_edu.evaluation.seed_options import SeedOptions
 from rsepm_edu.labels import VOID
 from rsepm_edu.methods.pamr import pamr
 from rsepm_edu.methods.scg import scg
@@ -134,7 +135,7 @@ OTHERS = {"scales": (0.75, 1.0), "mirror": False, "scg_threshold": 0.8, "pamr_st
 @pytest.mark.parametrize("settings", [{}, OTHERS], ids=["defaults", "others"])
 def test_every_map_is_the_one_put_together_by_hand(network: SingleStageNetwork, settings: dict) -> None:
     images = normalise(pictures(2, (44, 53)))
-    maps, labels = seed_maps(network, images, TAGS, **settings)
+    maps, labels = seed_maps(network, images, TAGS, SeedOptions(**settings))
     assert list(maps) == ["cam", "cam+pamr", "cam+scg", "cam+scg+pamr", "decoder", "decoder+pamr"]
     assert labels is not None and len(labels.unique()) > 2
     for b in range(2):
@@ -149,8 +150,8 @@ def test_every_map_is_the_one_put_together_by_hand(network: SingleStageNetwork, 
 
 def test_without_the_decoder_the_other_maps_are_the_same(network: SingleStageNetwork) -> None:
     images = normalise(pictures(2, (44, 53)))
-    whole, _ = seed_maps(network, images, TAGS, **OTHERS)
-    maps, labels = seed_maps(network, images, TAGS, decode=False, **OTHERS)
+    whole, _ = seed_maps(network, images, TAGS, SeedOptions(**OTHERS))
+    maps, labels = seed_maps(network, images, TAGS, SeedOptions(decode=False, **OTHERS))
     assert list(maps) == ["cam", "cam+pamr", "cam+scg", "cam+scg+pamr"] and labels is None
     for name, values in maps.items():
         torch.testing.assert_close(values, whole[name])
@@ -261,6 +262,9 @@ class Photographs(list):
 
     classes = CLASSES
 
+    def take(self, indices):
+        return Photographs(self[index] for index in indices)
+
 
 @pytest.fixture(scope="module")
 def photographs() -> Photographs:
@@ -279,11 +283,11 @@ def test_a_split_is_scored_picture_by_picture(
 ) -> None:
     seeds, labels = [], []
     for sample in photographs:
-        maps, found = seed_maps(network, normalise(sample["image"])[None], sample["tags"][None], **OTHERS)
+        maps, found = seed_maps(network, normalise(sample["image"])[None], sample["tags"][None], SeedOptions(**OTHERS))
         assert found is not None
         seeds.append({name: planes[0] for name, planes in maps.items() if decode or "decoder" not in name})
         labels.append(found[0])
-    result = score_seeds(network, photographs, decode=decode, progress=False, **OTHERS)
+    result = score_seeds(network, photographs, SeedOptions(decode=decode, **OTHERS), progress=False)
     wanted = naive_rows(seeds, labels if decode else None, [sample["mask"] for sample in photographs], {})
     expect_rows(result.rows(seed=1), wanted, seed=1)
 

@@ -49,6 +49,8 @@ def test_everything_comes_back(trainer: Trainer, tmp_path: Path) -> None:
     save_checkpoint(path, saved)
     loaded = load_checkpoint(str(path))
     for field in fields(Checkpoint):
+        if field.name == "source":  # where it came from
+            continue
         assert same(getattr(loaded, field.name), getattr(saved, field.name)), field.name
     assert (loaded.config, loaded.classes, loaded.epoch) == (trainer.config, CLASSES, 3)
     assert loaded.optimizer["state"], "no momentum was saved"
@@ -232,5 +234,5 @@ def test_a_checkpoint_with_a_flipped_bit(state: dict[str, Any], tmp_path: Path) 
 def test_settings_of_a_network_that_no_machine_can_hold(state: dict[str, Any], tmp_path: Path) -> None:
     config = json.loads(state["config"]) | {"decoder_channels": 10**14}
     torch.save(state | {"config": json.dumps(config)}, path := tmp_path / "edited.pt")
-    with pytest.raises(UserError, match=rf"^{re.escape(str(path))}: expected settings of a network, got: "):
+    with pytest.raises(UserError, match=rf"^{re.escape(str(path))}: decoder_channels: expected at most 8192, got 1"):
         load_network(path)

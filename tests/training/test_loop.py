@@ -434,13 +434,13 @@ def test_a_step_is_fixed_by_its_number(tiny: TrainConfig, phase: Phase) -> None:
 
 def test_each_step_mixes_in_a_way_of_its_own(tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     seeds = []
-    original = loop.mix
+    original = loop.teacher_targets
 
-    def record(*args: Any, generator: torch.Generator) -> Any:
+    def record(*args: Any, generator: torch.Generator, **settings: Any) -> Any:
         seeds.append(generator.initial_seed())
-        return original(*args, generator=generator)
+        return original(*args, generator=generator, **settings)
 
-    monkeypatch.setattr(loop, "mix", record)
+    monkeypatch.setattr(loop, "teacher_targets", record)
     for config in (tiny, replace(tiny, seed=1)):
         trainer = Trainer(config, CLASSES, CPU)
         for step in (0, 1, 0):
@@ -630,7 +630,7 @@ def test_the_colours_that_are_drawn_reach_the_network(
 
         def record(self: Trainer, images: Tensor, *_: Any, key: float = jitter, **__: Any) -> dict[str, float]:
             seen.setdefault(key, images)
-            return {}
+            return {"tags": 0.0}
 
         monkeypatch.setattr(Trainer, "step", record)
         run(replace(tiny, method="cam", mixing="none", epochs=1, jitter=jitter), creatures, tmp_path / str(jitter))
