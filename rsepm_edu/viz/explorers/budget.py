@@ -13,6 +13,7 @@ BATCHES = (8, 16, 32)
 COPIES = 4  # float32 numbers a parameter: weight, gradient, momentum, moving average
 PRECISIONS = {"fp32": 4, "fp16 or bf16": 2}  # bytes of an activation
 WIDTH, NAMES, LINE, FOOT = 760, 70, 30, 44  # pixels: picture, column of names, a row, axis below
+ROOMS = 4  # the axis goes to so many times the GPU's memory
 FINER = 2  # drawn this much larger and then reduced, for smooth edges
 GREY = (140, 140, 140)
 
@@ -81,13 +82,13 @@ class BudgetExplorer(Explorer):
         height = LINE * len(needed) + FOOT
         image = Image.new("RGB", (FINER * WIDTH, FINER * height), "white")
         draw = ImageDraw.Draw(image)
-        end = 3 * self._room  # the axis stays, so that two states can be compared
+        end = ROOMS * self._room  # the axis stays, so that two states can be compared
 
         def place(value: float) -> float:
             return FINER * (NAMES + 8 + min(value, end) / end * (WIDTH - NAMES - 100))
 
         bottom = FINER * LINE * len(needed)
-        for k in range(4):
+        for k in range(ROOMS + 1):
             text = f"{k * self._room / 1e9:g} GB"
             draw.text((place(k * self._room), bottom + 4), text, fill=GREY, font=_font(), anchor="ma")
         for y, (phase, (fixed, activations)) in enumerate(needed.items()):
@@ -97,7 +98,7 @@ class BudgetExplorer(Explorer):
             draw.rectangle((place(0), top, place(total), foot), fill=MISSED)
             draw.rectangle((place(0), top, place(fixed), foot), fill="black")
             colour = RIGHT if total <= self._room else EXTRA
-            words = f"{total / 1e9:.1f} GB" + ("" if total <= end else " →")
+            words = f"{total / 1e9:.1f} GB" + ("" if total <= end else " >")
             draw.text((place(total) + 8, (top + foot) / 2), words, fill=colour, font=_font(), anchor="lm")
         draw.line([(place(self._room), 0), (place(self._room), bottom)], fill="black", width=FINER)
         x, y = place(0), bottom + FINER * 24
