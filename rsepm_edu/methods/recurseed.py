@@ -10,7 +10,7 @@ with the conditional filter CF at 0.55 and 0.10 and both losses weighing 1.0 (re
 
 Our reading, where the sources are silent:
     * the targets come from the moving average of the network, a calm teacher, and not from the network that learns
-      (measured: without it RS ends below CAM, see results/readings);
+      (measured: without it RS ends below the CAM it started from, see results/readings);
     * L_rec is the mean absolute difference of the normalised CAM and M_rs over present classes, at the CAM's size, to
       which M_rs is averaged;
     * PAMR works at the resolution of M_seg, and its result is stretched so that each map's maximum is 1 again
