@@ -169,8 +169,8 @@ def together(
     ("name", "tolerance", "of_weights", "of_momentum"),
     [
         ("cam", 1e-5, 1e-5, 1e-5),
-        # The gradient of Puzzle-CAM's absolute difference is a sign, 0 where the two maps are equal: after a few steps a
-        # position was equal in one run and not, by rounding, in the other, and that step's gradient differed by exactly
+        # The gradient of Puzzle-CAM's absolute difference is a sign, 0 where the two maps are equal: after a few steps
+        # a position was equal in one run and not, by rounding, in the other, and that step's gradient differed by just
         # its share, 4 / (4·5·16). So: one epoch.
         ("puzzle", 1e-5, 1e-5, 1e-5),
         # RS jumps (at the filter's thresholds, where another position becomes the maximum): one process alone, its
