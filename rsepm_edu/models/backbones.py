@@ -24,6 +24,8 @@ BACKBONES = ("creatures", *RESNETS, *MOBILENETS)
 # From here on with timm, an optional extra: see timm_backbones.py.
 MITS = ("mit_b0", "mit_b1", "mit_b2", "mit_b3", "mit_b4", "mit_b5")
 TIMM = "timm:"
+# What data_scripts/train_pretext.py makes, in half precision.
+PRETEXT_WEIGHTS = Path(__file__).parent / "weights" / "creatures-pretext.pt"
 
 
 class Backbone(nn.Module):
@@ -69,19 +71,20 @@ class Residual(nn.Module):
 
 
 def creatures_backbone() -> Backbone:
-    """A small network for small pictures: 0.26 million weights, strides 2, 8, 8, 8, trained from scratch.
+    """A small network for small pictures: 0.39 million weights, strides 2, 8, 8, 8.
 
-    Stage 2 stays at stride 2, so that the decoder can follow legs that are two pixels wide.
+    Stage 2 stays at stride 2, so that the decoder can follow legs that are two pixels wide; the last stage is dilated,
+    so that its features see a whole animal.
     """
     stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True))
     return Backbone(
         [
             nn.Sequential(stem, Residual(16, 16)),
-            nn.Sequential(Residual(16, 24, stride=2), Residual(24, 48, stride=2)),
-            Residual(48, 64),
-            Residual(64, 96),
+            nn.Sequential(Residual(16, 32, stride=2), Residual(32, 64, stride=2)),
+            Residual(64, 80),
+            Residual(80, 112, dilation=2),
         ],
-        channels=(16, 48, 64, 96),
+        channels=(16, 64, 80, 112),
         strides=(2, 8, 8, 8),
     )
 
@@ -109,7 +112,8 @@ def build_backbone(name: str, *, output_stride: int = 16, weights: str | os.Path
             as "timm:resnest50d" (see ``build_timm_backbone``).
         output_stride: 8 or 16, of the last stage; strides beyond become dilation (Chen et al. 2017). The small
             network for Creatures always has 8, some of timm's always 32: ``strides`` of the backbone tells.
-        weights: "none" (random), "imagenet" (the newest of torchvision or timm's own, downloaded), or the path of a
+        weights: "none" (random), "pretext" (the small network for Creatures alone: shipped, learnt from tags of other
+            made-up animals), "imagenet" (the newest of torchvision or timm's own, downloaded), or the path of a
             state dict of torchvision's or timm's network of that name.
 
     Raises:
@@ -121,9 +125,12 @@ def build_backbone(name: str, *, output_stride: int = 16, weights: str | os.Path
 
         return build_timm_backbone(name, output_stride=output_stride, weights=weights)
     if name == "creatures":
-        if str(weights) != "none":
-            raise UserError(f"weights: the creatures backbone takes only 'none', got {weights!r}")
-        return creatures_backbone()
+        if str(weights) not in ("none", "pretext"):
+            raise UserError(f"weights: the creatures backbone takes 'none' or 'pretext', got {weights!r}")
+        backbone = creatures_backbone()
+        if str(weights) == "pretext":
+            load_weights(backbone, PRETEXT_WEIGHTS)
+        return backbone
     if output_stride not in (8, 16):
         raise UserError(f"output_stride: expected 8 or 16, got {output_stride}")
     try:

@@ -139,17 +139,29 @@ def test_one_class_only_on_its_own_ground_and_that_ground_only_with_it():
         else:
             elsewhere.append(rail_pixels(scene))
     assert 0.1 < len(on_track) / 80 < 0.45
-    assert min(on_track) > 40
-    assert max(elsewhere) < 10
+    assert np.mean(np.array(on_track) > 40) > 0.85  # but for an animal that hides it, or fills the picture
+    assert np.mean(np.array(elsewhere) > 40) < 0.1
 
 
-def test_an_object_has_one_colour_that_its_ground_has_not():
+def test_a_coat_differs_from_its_ground_by_its_first_colour_and_has_others_too():
     for scene in scenes(40):
         for creature in scene.creatures:
-            away = np.linalg.norm(scene.ground.mean(axis=(0, 1)) - creature.colour)
-            assert 0.15 < away < 0.95
+            first, second, third = creature.coat.colours
+            assert np.abs(first - second).max() > 0.1 and np.abs(first - third).max() > 0.05
             if creature.label == TRACK_CLASS:
-                assert np.linalg.norm(GRAVEL - creature.colour) > 0.3
+                assert np.linalg.norm(GRAVEL - first) > 0.2
+
+
+def test_ground_and_things_have_the_animals_colours():
+    """Somewhere on the ground of most pictures lies a colour of an animal, so that colour alone finds no animal."""
+    there = []
+    for scene in scenes(60):
+        colours = np.concatenate([creature.coat.colours[:2] for creature in scene.creatures])
+        colours = colours / np.linalg.norm(colours, axis=1, keepdims=True)
+        ground = scene.ground.reshape(-1, 3)
+        ground = ground / np.linalg.norm(ground, axis=1, keepdims=True)
+        there.append(((ground @ colours.T) > 0.998).mean(axis=0).max() > 0.02)
+    assert np.mean(there) > 0.5
 
 
 def test_numbers_sizes_and_classes_vary():
@@ -161,7 +173,7 @@ def test_numbers_sizes_and_classes_vary():
     assert np.bincount([c.label for c in everyone], minlength=5).min() > 25
     lengths = [creature.length / 96 for creature in everyone]
     assert min(lengths) < 0.40
-    assert max(lengths) > 0.70
+    assert max(lengths) > 1.0
     several = [{c.label for c in scene.creatures} for scene in drawn if len(scene.creatures) > 1]
     assert 0.2 < np.mean([len(labels) > 1 for labels in several]) < 0.9
     assert {c.mirrored for c in everyone} == {True, False}

@@ -10,10 +10,10 @@ from torch import nn
 from torchvision.ops.misc import SqueezeExcitation
 
 from rsepm_edu.errors import UserError
-from rsepm_edu.models.backbones import BACKBONES, Backbone, build_backbone, trade_stride_for_dilation
+from rsepm_edu.models.backbones import BACKBONES, PRETEXT_WEIGHTS, Backbone, build_backbone, trade_stride_for_dilation
 
 CHANNELS = {
-    "creatures": (16, 48, 64, 96),
+    "creatures": (16, 64, 80, 112),
     "resnet18": (64, 128, 256, 512),
     "resnet34": (64, 128, 256, 512),
     "resnet50": (256, 512, 1024, 2048),
@@ -47,7 +47,19 @@ def test_building_leaves_batch_norm_as_it_was_and_everything_in_training_mode() 
 
 def test_the_small_network_is_small() -> None:
     count = sum(parameter.numel() for parameter in build_backbone("creatures").parameters())
-    assert count == pytest.approx(260_000, rel=0.02)
+    assert count == pytest.approx(388_000, rel=0.02)
+
+
+def test_the_pretext_weights_are_shipped_small_and_alive() -> None:
+    assert PRETEXT_WEIGHTS.stat().st_size < 1_500_000
+    random, learnt = build_backbone("creatures"), build_backbone("creatures", weights="pretext").eval()
+    shipped = torch.load(PRETEXT_WEIGHTS, weights_only=True)
+    for name, value in learnt.state_dict().items():
+        assert torch.equal(value, shipped[name].to(value.dtype)), name
+        assert value.dtype == random.state_dict()[name].dtype
+    with torch.no_grad():
+        features = learnt(torch.randn(2, 3, 96, 96))
+    assert all(bool(maps.isfinite().all()) and float(maps.std()) > 0.01 for maps in features)
 
 
 # stride traded for dilation
@@ -175,7 +187,7 @@ def test_imagenet_means_the_newest_weights_of_torchvision(monkeypatch: pytest.Mo
     [
         ({"name": "vgg16"}, r"^backbone: expected one of creatures, resnet18, .*, got 'vgg16'$"),
         ({"name": "resnet18", "output_stride": 32}, r"^output_stride: expected 8 or 16, got 32$"),
-        ({"name": "creatures", "weights": "imagenet"}, r"^weights: .* creatures .* 'none', got 'imagenet'$"),
+        ({"name": "creatures", "weights": "imagenet"}, r"^weights: .* creatures .* 'none' or 'pretext', got 'imagenet'$"),
     ],
 )
 def test_unknown_names(arguments: dict[str, Any], message: str) -> None:
