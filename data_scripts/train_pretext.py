@@ -62,7 +62,9 @@ def train(images: Tensor, tags: Tensor, *, epochs: int, seed: int) -> Backbone:
 
 def save(backbone: Backbone, path: Path) -> None:
     """Write the weights in half precision."""
-    state = {name: value.half() if value.is_floating_point() else value for name, value in backbone.state_dict().items()}
+    state = {
+        name: value.half() if value.is_floating_point() else value for name, value in backbone.state_dict().items()
+    }
     with atomic_path(path) as temporary:
         torch.save(state, temporary)
 
@@ -77,7 +79,9 @@ def main() -> int:
     options = parser.parse_args()
     try:
         if options.pictures < BATCH or options.epochs < 1:
-            raise UserError(f"expected at least {BATCH} pictures and one epoch, got {options.pictures}, {options.epochs}")
+            raise UserError(
+                f"expected at least {BATCH} pictures and one epoch, got {options.pictures}, {options.epochs}"
+            )
         images, tags = draw(options.pictures, options.seed)
         save(train(images, tags, epochs=options.epochs, seed=options.seed), options.out)
     except UserError as error:

@@ -40,7 +40,9 @@ class Coat:
     phase: float
 
 
-def random_coat(generator: np.random.Generator, size: int, length: float, avoided: list[Array], kinds: tuple[str, ...]) -> Coat:
+def random_coat(
+    generator: np.random.Generator, size: int, length: float, avoided: list[Array], kinds: tuple[str, ...]
+) -> Coat:
     """Draw a coat whose first colour differs, at least a little, from the colours to be avoided."""
     kind = kinds[generator.integers(len(kinds))]
     for _ in range(40):

@@ -33,7 +33,7 @@ from rsepm_edu.data.creature_grounds import (
 from rsepm_edu.data.palette import VOID
 
 CREATURES = ("zebbo", "dotkin", "ringlo", "plusmo", "tramlo")
-"""The classes: heads with stripes, a dot, a ring (these two look alike), a plus, and two halves (tramlo, on its rails)."""
+"""The classes: heads with stripes, a dot or a ring (look-alikes), a plus, and two halves (tramlo, on its rails)."""
 
 STRANGERS = ("star", "checks", "chevron", "frame", "moon", "saltire", "wedge", "bars", "quarters", "eyes")
 """Heads of other animals, which live in the pretext's pictures alone; their labels go on after the classes'."""
@@ -261,9 +261,7 @@ def _with_coat(
     return replace(creature, coat=coat, ink=ink)
 
 
-def _legs(
-    generator: np.random.Generator, long: float, short: float, thick: float
-) -> tuple[list[list[float]], float]:
+def _legs(generator: np.random.Generator, long: float, short: float, thick: float) -> tuple[list[list[float]], float]:
     """Legs, and how far down they stand."""
     number = int(generator.integers(2, 5))
     foot = short * generator.uniform(1.35, 1.75)
@@ -296,7 +294,9 @@ def _ears(generator: np.random.Generator, head: tuple[float, float, float]) -> l
     for side in (-1, 1):
         turn = -1.45 + side * spread + (0.25 if side > 0 else -0.25)
         out = np.array([np.cos(turn), np.sin(turn)]) * radius
-        ears.append([x + 0.7 * out[0], y + 0.7 * out[1], x + reach * out[0], y + reach * out[1], base * radius, tip * radius])
+        ears.append(
+            [x + 0.7 * out[0], y + 0.7 * out[1], x + reach * out[0], y + reach * out[1], base * radius, tip * radius]
+        )
     return ears
 
 

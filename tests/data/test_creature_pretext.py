@@ -21,7 +21,9 @@ def test_pictures_come_again_and_are_none_of_the_courses():
     assert all(np.array_equal(a[0], b[0]) and np.array_equal(a[1], b[1]) for a, b in zip(first, again, strict=True))
     pictures = {image.tobytes() for image, _ in first}
     assert len(pictures) == 4
-    assert not pictures & {draw_picture(0, split, index)[0].tobytes() for split in ("train", "val") for index in range(4)}
+    assert not pictures & {
+        draw_picture(0, split, index)[0].tobytes() for split in ("train", "val") for index in range(4)
+    }
     image, tags = first[0]
     assert image.shape == (96, 96, 3) and image.dtype == np.uint8
     assert tags.shape == (len(PRETEXT_TAGS),) and tags.dtype == np.float32
