@@ -284,7 +284,7 @@ def read_labelled(path: Path, file_format: str, kind: type[AnyConfig]) -> tuple[
         UserError: missing, unreadable, of another format, or written by a version with other settings.
     """
     state = read_state(path, file_format)
-    values = json.loads(state["config"])
+    values = read_json(path, state, "config", dict)
     for name in MOVED.intersection(values):
         state.setdefault(name, values.pop(name))
     return read_config(path, state | {"config": json.dumps(values)}, kind), state

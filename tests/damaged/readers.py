@@ -185,7 +185,8 @@ def _segmenter(folder: Path) -> Path:
 
 def _walk(folder: Path) -> Path:
     config = WalkConfig(backbone="creatures", weights="none")
-    state = {"format": WALK, "config": json.dumps(config.to_dict()), "network": build_walk_network(config).state_dict()}
+    network = build_walk_network(config, "boundary").state_dict()
+    state = {"format": WALK, "kind": "boundary", "config": json.dumps(config.to_dict()), "network": network}
     torch.save(state, folder / "last.pt")
     return folder / "last.pt"
 
