@@ -256,7 +256,7 @@ def _steps_of(trainer: Trainer, dataset: VocDataset, phase: Phase, *, steps: int
     return row
 
 
-def _endless(config: TrainConfig, dataset: VocDataset, *, pin: bool) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _endless(config: TrainConfig, dataset: VocDataset, *, pin: bool) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
     epoch = 0
     while True:
         settings: dict[str, Any] = {"batch_size": config.batch_size, "seed": 0, "workers": config.workers, "pin": pin}
