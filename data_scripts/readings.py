@@ -317,8 +317,7 @@ def score(trainer: Trainer, root: Path, phase: str, options: argparse.Namespace)
     """Rows of the averaged network on some masks of `train`."""
     dataset = VocDataset(root, "train", masks=True)
     count = min(options.masks, len(dataset))
-    chosen = spread(len(dataset), count)
-    dataset.names, dataset.tags = [dataset.names[i] for i in chosen], dataset.tags[chosen]
+    dataset = dataset.take(spread(len(dataset), count))
     config = trainer.config
     seeds = replace(seed_options_of(config, scales=tuple(options.scales)), decode=phase != "cam")
     scores = score_seeds(trainer.average.network, dataset, seeds, progress=False)
