@@ -96,8 +96,8 @@ def composed(
     mirror: bool,
     scg_threshold: float,
     pamr_stride: int,
-) -> tuple[dict[str, Tensor], Tensor]:
-    """All maps of one picture 3×H×W, 3×H×W each, and the labels by arg-max, H×W."""
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """All maps of one picture 3×H×W, 3×H×W each, the labels by arg-max and how far they lead the next, H×W."""
     height, width = image.shape[1:]
     cam, probabilities, _ = summed_views(network, image, scales, mirror)
     stage2 = network.backbone.stages[0](image[None])
@@ -115,6 +115,7 @@ def composed(
     present = [k for k in range(3) if tags[k]]
     everything = probabilities[0] + sum(probabilities[k + 1] for k in present)
     labels, best = torch.zeros(height, width, dtype=torch.int64), probabilities[0].clone()
+    lead = torch.full_like(best, torch.inf)
     for k in present:
         maps["cam"][k] = stretched(cam[k])
         coarse = stretched(shrunk(maps["cam"][k][None, None], stage5.shape[2:]))
@@ -124,8 +125,9 @@ def composed(
         for name in ("cam", "cam+scg", "decoder"):
             maps[f"{name}+pamr"][k] = refined(maps[name][k])
         labels = torch.where(probabilities[k + 1] > best, k + 1, labels)
+        lead = torch.minimum(lead + (probabilities[k + 1] - best).clamp(min=0), (probabilities[k + 1] - best).abs())
         best = torch.maximum(probabilities[k + 1], best)
-    return maps, labels
+    return maps, labels, lead
 
 
 DEFAULTS = {"scales": (1.0, 0.5, 1.5, 2.0), "mirror": True, "scg_threshold": 0.5, "pamr_stride": 4}
@@ -139,13 +141,14 @@ def test_every_map_is_the_one_put_together_by_hand(network: SingleStageNetwork, 
     assert list(maps) == ["cam", "cam+pamr", "cam+scg", "cam+scg+pamr", "decoder", "decoder+pamr"]
     assert labels is not None and len(labels.unique()) > 2
     for b in range(2):
-        wanted, wanted_labels = composed(network, images[b], TAGS[b], **DEFAULTS | settings)
+        wanted, wanted_labels, lead = composed(network, images[b], TAGS[b], **DEFAULTS | settings)
         for name, planes in wanted.items():
             assert maps[name].shape == (2, 3, 44, 53)
             for k in range(3):
                 torch.testing.assert_close(maps[name][b, k], planes[k], rtol=0, atol=1e-4, msg=f"{name} {b} {k}")
                 assert float(planes[k].max() - planes[k].min()) > 0.05 or not TAGS[b, k], "a map, not a field"
-        assert torch.equal(labels[b], wanted_labels)
+        decided = lead > 1e-4  # nearer than that, the order of the sum decides
+        assert decided.float().mean() > 0.9 and torch.equal(labels[b][decided], wanted_labels[decided])
 
 
 def test_without_the_decoder_the_other_maps_are_the_same(network: SingleStageNetwork) -> None:
