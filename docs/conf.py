@@ -68,13 +68,12 @@ html_show_copyright = False
 html_math_renderer = "mathml"
 pygments_style = "friendly"
 
-_NBVAL_MARK = re.compile(r'"# NBVAL_CHECK_OUTPUT\\n",\s*')
 _COLAB_BADGE = re.compile(r"\[!\[(Open in Colab)\]\([^)]*\)\]\((https:[^)]*)\)")
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)([^)\s]*)(?=\))")
 
 
 def _adapt_links(app: Sphinx, page: str, source: list[str]) -> None:
-    """What is right elsewhere and wrong here: a badge from the network, marks for tests, links to what is no page."""
+    """What is right elsewhere and wrong here: a badge from the network, links to what is no page."""
     pages = app.env.found_docs
 
     def adapted(link: re.Match[str]) -> str:
@@ -87,8 +86,7 @@ def _adapt_links(app: Sphinx, page: str, source: list[str]) -> None:
         kind = "tree" if (ROOT / target).is_dir() else "blob"
         return f"{REPOSITORY}/{kind}/main/{target}{link[2]}"
 
-    text = _NBVAL_MARK.sub("", source[0]) if page.startswith("notebooks/") else source[0]
-    source[0] = _LINK.sub(adapted, _COLAB_BADGE.sub(r"[\1](\2)", text))
+    source[0] = _LINK.sub(adapted, _COLAB_BADGE.sub(r"[\1](\2)", source[0]))
 
 
 def _plain_bars(_: Sphinx, *what: Any) -> None:
