@@ -68,6 +68,17 @@ def test_mistakes_are_a_short_list(sections):
     assert 3 <= len(re.findall(r"^- ", sections["Common mistakes"], re.MULTILINE)) <= 6
 
 
+def test_a_lesson_shows_its_sections_as_they_are_written(path, sections, put_sections):
+    """Where not: python data_scripts/put_sections.py"""
+    [notebook] = (ROOT / "notebooks").glob(f"{path.stem}_*.ipynb")
+    stored = nbformat.read(notebook, as_version=4)
+    again = nbformat.from_dict(stored)
+    put_sections.put(again, path.stem, sections)
+    assert [(cell.source, cell.get("outputs")) for cell in again.cells] == [
+        (cell.source, cell.get("outputs")) for cell in stored.cells
+    ]
+
+
 def test_a_folded_quiz_explains_every_option(put_sections):
     quiz = (
         "## Quiz\n\n### Is 1 < `x`?\n\n- [ ] *no* — it is not so\n- [x] yes — it is so\n- [ ] a < b — no such thing\n"
