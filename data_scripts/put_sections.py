@@ -22,12 +22,14 @@ from typing import Any, NamedTuple
 
 import nbformat
 
-from rsepm_edu.course.drawing import drawing
+from rsepm_edu.course.drawing import show_drawing
 
 ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = ROOT / "notebooks" / "sections"
 TAG = "section"
 """Of all cells that this script puts there."""
+
+GLOSSARY = "A word that you do not know? It is in the [glossary](../docs/glossary.md)."
 
 OPTION = re.compile(r"^- \[([ x])\] (.+?) — (.+)$", re.MULTILINE)
 
@@ -89,14 +91,14 @@ def put(notebook: Any, lesson: str, sections: dict[str, str]) -> None:
             result.append(_text(sections["Common mistakes"]))
         if cell.source.startswith("## Exercises"):
             page = sections["On one page"] + "\n\nAnd the example of this lesson, from its beginning to its end:"
-            result += [_text(page), _drawing(f'drawing("flow_{lesson}")', f"flow_{lesson}")]
+            result += [_text(page), _drawing(f'show_drawing("flow_{lesson}")', f"flow_{lesson}")]
             result.append(_text(folded_quiz(sections["Quiz"])))
         if cell.source.startswith("## References"):
             result.append(_text(sections["Open experiment"]))
         result.append(cell)
         if i == first_code:
-            result.append(_text(sections["Where we stand"]))
-            code = f'from rsepm_edu.course.drawing import drawing\n\ndrawing("here_{lesson}")'
+            result.append(_text(f"{sections['Where we stand']}\n\n{GLOSSARY}"))
+            code = f'from rsepm_edu.course.drawing import show_drawing\n\nshow_drawing("here_{lesson}")'
             result.append(_drawing(code, f"here_{lesson}"))
     code_cells = [cell for cell in result if cell.cell_type == "code"]
     for count, cell in enumerate(code_cells, start=1):
@@ -131,7 +133,7 @@ def _text(source: str) -> Any:
 
 
 def _drawing(code: str, name: str) -> Any:
-    output = nbformat.v4.new_output("execute_result", data=drawing(name)._repr_mimebundle_(), execution_count=1)
+    output = nbformat.v4.new_output("execute_result", data=show_drawing(name)._repr_mimebundle_(), execution_count=1)
     cell = nbformat.v4.new_code_cell(code, id=_name(name), outputs=[output], metadata={"tags": [TAG]})
     return cell
 

@@ -38,7 +38,7 @@ class Drawing:
         return {"text/html": html, "text/plain": repr(self)}
 
 
-def drawing(name: str) -> Drawing:
+def show_drawing(name: str) -> Drawing:
     """A drawing by its name.
 
     Args:

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
-from rsepm_edu.course.drawing import FOLDER, drawing
+from rsepm_edu.course.drawing import FOLDER, show_drawing
 from rsepm_edu.errors import UserError
 from rsepm_edu.models.affinity import BoundaryNetwork
 from rsepm_edu.training.checkpoint import network_from_config
@@ -191,7 +191,7 @@ def test_a_flow_ends_at_the_numbers_that_a_pencil_gives(lesson):
 
 
 def test_a_drawing_is_shown_as_a_picture_with_a_text_in_its_place():
-    shown = drawing("flow_01")._repr_mimebundle_()
+    shown = show_drawing("flow_01")._repr_mimebundle_()
     [data] = re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', shown["text/html"])
     assert base64.b64decode(data).decode() == (FOLDER / "flow_01.svg").read_text(encoding="utf-8")
     assert 'alt="01: from features to a map and a score. Three features' in shown["text/html"]
@@ -200,4 +200,4 @@ def test_a_drawing_is_shown_as_a_picture_with_a_text_in_its_place():
 
 def test_an_unknown_drawing_is_one_line_that_names_others():
     with pytest.raises(UserError, match=r"drawing: expected the name of one, such as .*flow_0.*; got 'flow_99'"):
-        drawing("flow_99")
+        show_drawing("flow_99")

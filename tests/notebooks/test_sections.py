@@ -113,8 +113,8 @@ def test_sections_are_put_once_and_replaced_when_put_again(put_sections):
     assert [cell.execution_count for cell in code] == [1, 2, 3, 4]
     assert [cell.source.split("\n")[-1] for cell in code] == [
         "course",
-        'drawing("here_01")',
-        'drawing("flow_01")',
+        'show_drawing("here_01")',
+        'show_drawing("flow_01")',
         "stub",
     ]
     nbformat.validate(notebook)
