@@ -6,11 +6,10 @@ import ipywidgets
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 
 from rsepm_edu.labels import VOID
 from rsepm_edu.methods.edgepredictmix import edge_predict, edge_regions
-from rsepm_edu.viz.explorers.explorer import EXTRA, MISSED, RIGHT, Explorer, compose, enlarge, outline
+from rsepm_edu.viz.explorers.explorer import EXTRA, MISSED, RIGHT, Explorer, View, enlarge, outline
 from rsepm_edu.viz.panels import Array, Picture, judge, overlay, picture, verdict
 
 ZONES = {"object": (230, 159, 0), "not": (60, 60, 60), "uncertain": (190, 190, 190), "edge": (0, 114, 178)}
@@ -100,7 +99,7 @@ class EdgePredictExplorer(Explorer):
         names = ("inside", "outside", "edge", "object", "rest")
         return {name: part[0].numpy() for name, part in zip(names, parts, strict=True)}
 
-    def render(self) -> Image.Image:
+    def render(self) -> View:
         label, parts = int(self.choice.value) + 1, self.regions()
         tiles = [
             enlarge(overlay(self._image, self._maps[label - 1], opacity=0.75)),
@@ -122,7 +121,7 @@ class EdgePredictExplorer(Explorer):
             for text, n, colour in zip(texts, shares, (RIGHT, EXTRA, MISSED), strict=True)
         ]
         captions = ["probability", f"CF decides {cf:.0%}; edges blue", f"EP decides {decided:.0%}", "called object"]
-        return compose(tiles, captions, legend)
+        return View(tiles, captions, legend)
 
     def _zones(
         self, inside: npt.NDArray[np.bool_], outside: npt.NDArray[np.bool_], edge: npt.NDArray[np.bool_] | None
