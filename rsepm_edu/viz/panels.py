@@ -70,13 +70,17 @@ def small_png(image: Image.Image) -> bytes:
     corner, middle = packed[:-FLAT, :-FLAT], packed[FLAT // 2 : -FLAT // 2, FLAT // 2 : -FLAT // 2]
     flat = (corner == packed[FLAT:, FLAT:]) & (corner == packed[:-FLAT, FLAT:]) & (corner == packed[FLAT:, :-FLAT])
     colours, counts = np.unique(corner[flat & (corner == middle)], return_counts=True)
-    kept = colours[np.argsort(-counts)[:128]]
-    palette = np.stack([kept >> 16, kept >> 8 & 255, kept & 255], axis=1).reshape(-1).tolist()
-    rounded = pixels.quantize(256 - len(kept), dither=Image.Dither.NONE).getpalette()
-    both = Image.new("P", (1, 1))
-    both.putpalette([*palette, *(rounded or [])])
+    kept = np.sort(colours[np.argsort(-counts)[:128]])
+    exact = np.stack([kept >> 16, kept >> 8 & 255, kept & 255], axis=1).astype(np.uint8)
+    rounded = pixels.quantize(256 - len(kept), dither=Image.Dither.NONE)
+    indices = np.asarray(rounded) + np.uint8(len(kept))
+    if len(kept):
+        places = np.searchsorted(kept, packed).clip(max=len(kept) - 1)
+        indices = np.where(kept[places] == packed, places, indices).astype(np.uint8)
+    small = Image.fromarray(indices)
+    small.putpalette(exact.tobytes() + bytes(rounded.getpalette() or []))
     buffer = io.BytesIO()
-    pixels.quantize(palette=both, dither=Image.Dither.NONE).save(buffer, format="PNG", optimize=True)
+    small.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
 
 
