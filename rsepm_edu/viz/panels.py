@@ -8,7 +8,7 @@ import io
 import itertools
 import os
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -48,7 +48,12 @@ SMALLEST, LARGEST = 1.8, 3.0
 
 
 class _Figure(Figure):
-    """A figure that notebooks show by itself, whichever matplotlib backend is active."""
+    """A figure that notebooks show by itself, whichever matplotlib backend is active, and that says what it shows."""
+
+    shown = "figure"
+
+    def __repr__(self) -> str:
+        return self.shown
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -276,6 +281,7 @@ def panel(
     below = 0.0 if legend is None else 0.1 + 0.26 * legend_lines
     tall = sum(heights) + sum(above) + below
     figure = _Figure(figsize=(WIDTH, tall))
+    figure.shown = f"pictures: {_listed(columns)}" + (f"; rows: {_listed(titles)}" if titles else "")
     left, top, gap = (WIDTH + beside - wide * across) / 2, tall, 0.04
     for r, (cells, called) in enumerate(lines):
         top -= above[r] + heights[r]
@@ -337,6 +343,7 @@ def numbers(tensors: Mapping[str, Array], *, size: float = 0.7) -> Figure:
     heights = [0.35 + size * max(values.shape[0] for _, values, _ in line) for line in lines]
     tall = sum(heights) + 0.1
     figure = _Figure(figsize=(WIDTH, tall))
+    figure.shown = f"numbers in coloured squares: {_listed(tensors)}"
     colours, norm = matplotlib.colormaps["RdBu_r"], Normalize(-1.3 * largest, 1.3 * largest)
     top = tall
     for line, height in zip(lines, heights, strict=True):
@@ -356,6 +363,10 @@ def numbers(tensors: Mapping[str, Array], *, size: float = 0.7) -> Figure:
             ax.set_yticks([])
         top -= height
     return figure
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(" ".join(name.split()) for name in names)
 
 
 def _brightness(colour: Sequence[float]) -> float:
@@ -384,6 +395,7 @@ def curves(
         ValueError: a line that has not one value for each x.
     """
     figure = _Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    figure.shown = f"curves over {xlabel}: {_listed(lines)}"
     ax = figure.subplots()
     for (name, values), colour in zip(lines.items(), itertools.cycle(LINE_COLOURS), strict=False):
         if len(values) != len(x):
@@ -424,6 +436,7 @@ def ranges(
     if not np.isfinite([*itertools.chain(*rows.values()), *marks.values()]).all():
         raise ValueError("expected finite values")
     figure = _Figure(figsize=(WIDTH, 0.8 + 0.27 * len(rows)), layout="constrained")
+    figure.shown = f"{xlabel}, a line a row with a dot for each value: {_listed(rows)}"
     ax = figure.subplots()
     if zero:
         ax.axvline(0, color="0.6", linewidth=1)
@@ -474,6 +487,7 @@ def plane(
     paths = {name: _fp_fn(name, value) for name, value in (lines or {}).items()}
     ends = [(_fp_fn("arrow", start)[0], _fp_fn("arrow", end)[0]) for start, end in arrows]
     figure = _Figure(figsize=(WIDTH, 6.4), layout="constrained")
+    figure.shown = f"the plane of FP and FN: {_listed([*dots, *(name for name in paths if name not in dots)])}"
     ax = figure.subplots()
     ax.fill([0, 1, 1], [1, 0, 1], color="0.93", zorder=0)  # no mask can be there
     for tenth in range(1, 10):
