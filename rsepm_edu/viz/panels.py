@@ -282,7 +282,7 @@ def panel(
     tall = sum(heights) + sum(above) + below
     figure = _Figure(figsize=(WIDTH, tall))
     figure.shown = f"pictures: {_listed(columns)}" + (f"; rows: {_listed(titles)}" if titles else "")
-    left, top, gap = (WIDTH + beside - wide * across) / 2, tall, 0.04
+    left, top, gap = beside, tall, 0.04  # at the left, where a phone looks first
     for r, (cells, called) in enumerate(lines):
         top -= above[r] + heights[r]
         for c, cell in enumerate(cells):
@@ -335,7 +335,7 @@ def numbers(tensors: Mapping[str, Array], *, size: float = 0.7) -> Figure:
     x = 0.0
     for name, values in single:
         wide = max(size * values.shape[1], 0.09 * len(name))
-        if lines[-1] and x + wide > WIDTH:
+        if lines[-1] and x + wide > WIDTH - 0.05:
             lines.append([])
             x = 0.0
         lines[-1].append((name, values, x + (wide - size * values.shape[1]) / 2))
@@ -347,11 +347,9 @@ def numbers(tensors: Mapping[str, Array], *, size: float = 0.7) -> Figure:
     colours, norm = matplotlib.colormaps["RdBu_r"], Normalize(-1.3 * largest, 1.3 * largest)
     top = tall
     for line, height in zip(lines, heights, strict=True):
-        name, values, x = line[-1]
-        left = max(0.0, (WIDTH - x - size * values.shape[1]) / 2)
         for name, values, x in line:
             wide, high = size * values.shape[1], size * values.shape[0]
-            ax = figure.add_axes(((left + x) / WIDTH, (top - 0.3 - high) / tall, wide / WIDTH, high / tall))
+            ax = figure.add_axes(((0.05 + x) / WIDTH, (top - 0.3 - high) / tall, wide / WIDTH, high / tall))
             ax.imshow(values, cmap=colours, norm=norm)
             for (row, column), value in np.ndenumerate(values):
                 text = "void" if np.isnan(value) else f"{value + 0.0:.4g}"  # + 0.0: no "-0"
