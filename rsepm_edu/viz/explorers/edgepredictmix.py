@@ -13,7 +13,8 @@ from rsepm_edu.viz.explorers.explorer import EXTRA, MISSED, RIGHT, Explorer, Vie
 from rsepm_edu.viz.panels import Array, Picture, judge, overlay, picture, verdict
 
 ZONES = {"object": (230, 159, 0), "not": (60, 60, 60), "uncertain": (190, 190, 190), "edge": (0, 114, 178)}
-WIDEST = 510  # of Canny's gradient, of which a whole step from 0 to 1, smoothed, makes 640
+LEVELS = (0, 10, 20, 30, 50, 70, 100, 150, 200, 300, 400, 500)
+"""Of Canny's gradient, of which a whole step from 0 to 1, smoothed, makes 640; closer where the defaults are."""
 
 
 def edge_predict_explorer(
@@ -48,7 +49,7 @@ class EdgePredictExplorer(Explorer):
     """What `edge_predict_explorer` returns.
 
     Controls: `choice` (Dropdown of classes), `thresholds` (FloatRangeSlider: uncertain, certain) and `levels`
-    (IntRangeSlider: Canny's low and high).
+    (SelectionRangeSlider: Canny's low and high).
     """
 
     def __init__(
@@ -78,7 +79,9 @@ class EdgePredictExplorer(Explorer):
         self.thresholds = ipywidgets.FloatRangeSlider(
             value=(uncertain, certain), min=0.0, max=1.0, step=0.05, description="CF"
         )
-        self.levels = ipywidgets.IntRangeSlider(value=(low, high), min=0, max=WIDEST, step=10, description="Canny")
+        self.levels = ipywidgets.SelectionRangeSlider(
+            options=sorted({*LEVELS, low, high}), value=(low, high), description="Canny"
+        )
         super().__init__([self.choice, self.thresholds, self.levels])
 
     def __repr__(self) -> str:
