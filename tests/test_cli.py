@@ -344,6 +344,10 @@ def test_demo_trains_scores_and_draws(
     assert f"--seed: expected 0, of the finished demo in {out}, got 1" in fails(
         capsys, "demo", "--out", out, "--seed", 1
     )
+    shutil.rmtree(out / "table")  # as if it had been stopped just before its end
+    assert cli.main(["demo", "--out", str(out), "--quiet"]) == 0
+    again = capsys.readouterr().out
+    assert again.split("seconds")[0] == printed.split("seconds")[0] and (out / "table" / "table.json").is_file()
 
 
 def test_a_head_that_was_never_trained_is_not_shown(

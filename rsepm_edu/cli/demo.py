@@ -43,7 +43,7 @@ def _demo(options: argparse.Namespace) -> None:
     resume = (out / LAST).is_file()
     config = preset("creatures-cpu", seed=options.seed, **SHORT)
     table = out / "table" / "table.json"
-    if resume and load_checkpoint(out / LAST).epoch >= config.epochs:
+    if resume and table.is_file() and load_checkpoint(out / LAST).epoch >= config.epochs:
         rows = tables.read_rows(table)
         if any(row.seed != config.seed for row in rows):
             raise UserError(f"--seed: expected {rows[0].seed}, of the finished demo in {out}, got {config.seed}")
