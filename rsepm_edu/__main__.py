@@ -2,7 +2,7 @@
 
 import sys
 
-from rsepm_edu.cli import main
+from rsepm_edu.entry import main
 
 if __name__ == "__main__":
     sys.exit(main())
