@@ -66,7 +66,7 @@ def test_what_help_shows_is_what_the_package_has() -> None:
 def test_an_interrupt_at_any_moment_of_the_start_is_one_line() -> None:
     """Before the command line is imported, while it is, and while a command is."""
     interrupt = "os.kill(os.getpid(), signal.SIGINT)"
-    entry = "import builtins, os, signal, sys; from rsepm_edu import entry; sys.argv = ['rsepm-edu', 'settings']\n"
+    entry = "import builtins, os, signal, sys\nfrom rsepm_edu import __main__ as entry\nsys.argv[1:] = ['settings']\n"
     before = "original = builtins.__import__\ndef stop(name, *more):\n"
     for moment in ("rsepm_edu.cli", "argparse", "rsepm_edu.errors"):
         code = f"{entry}{before}    if name == {moment!r}: {interrupt}\n    return original(name, *more)\n"
@@ -78,8 +78,8 @@ def test_an_interrupt_at_any_moment_of_the_start_is_one_line() -> None:
 def test_an_interrupt_that_is_ignored_stays_ignored() -> None:
     """As for what a script has started in the background."""
     code = (
-        "import os, signal; signal.signal(signal.SIGINT, signal.SIG_IGN); from rsepm_edu import entry\n"
-        "with entry.one_line_at_an_interrupt(): os.kill(os.getpid(), signal.SIGINT)\n"
+        "import os, signal; signal.signal(signal.SIGINT, signal.SIG_IGN); from rsepm_edu import interrupts\n"
+        "with interrupts.one_line_at_an_interrupt(): os.kill(os.getpid(), signal.SIGINT)\n"
         "print('went on')"
     )
     assert python(code).stdout == "went on\n"

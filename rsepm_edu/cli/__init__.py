@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rsepm_edu.entry import one_line_at_an_interrupt
 from rsepm_edu.errors import UserError
+from rsepm_edu.interrupts import one_line_at_an_interrupt
 
 COMMANDS = {
     "demo": "train RS+EPM on Creatures, print its table, write pictures",

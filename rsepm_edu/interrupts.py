@@ -1,7 +1,4 @@
-"""Where the program begins: next to nothing is imported before a Ctrl-C has somebody to answer it.
-
-What Python does before this module, about a tenth of a second, it answers itself.
-"""
+"""A Ctrl-C before a command has begun."""
 
 import os
 import signal
@@ -10,17 +7,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 STOPPED = b"\nrsepm-edu: stopped before anything was begun\n"
-
-
-def main() -> int:
-    """The command line, see ``rsepm_edu.cli.main``."""
-    try:
-        with one_line_at_an_interrupt():
-            from rsepm_edu.cli import main as command_line
-        return command_line()
-    except KeyboardInterrupt:  # in the instants between one handler and the next
-        os.write(2, STOPPED)
-        return 130
+"""For file descriptor 2: the start of Python's own streams may be what was interrupted."""
 
 
 @contextmanager
