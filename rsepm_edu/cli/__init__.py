@@ -24,6 +24,10 @@ COMMANDS = {
     "choose": "rank checkpoints and choose thresholds without masks",
     "segment": "write masks and overlays for any pictures",
     "multistage": "pseudo masks of a checkpoint train a DeepLab",
+    "compare": "several runs in one table and one figure",
+    "report": "a run as one page of HTML",
+    "export": "a checkpoint as an ONNX file",
+    "lab": "open the lessons in JupyterLab",
     "check": "check the exercises in students' notebooks",
 }
 """What each does; each has a module of its name here, with ``run``, and one in arguments/, with ``add_command``."""
@@ -86,6 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return command.run(options) or 0
     except UserError as error:
         return _refused(options.command, str(error))
+    except BrokenPipeError:  # whoever reads the output, head say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:  # a full disk, a folder without rights
         return _refused(options.command, _told(error))
     except RuntimeError as error:

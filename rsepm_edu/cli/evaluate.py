@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> None:
                     f"--out: expected another folder than the checkpoint's, whose config.json would be overwritten, "
                     f"got {options.out}"
                 )
-            network, config, name = _load(options.checkpoint)
+            network, config, name = load_scored(options.checkpoint)
             if options.final and isinstance(network, SingleStageNetwork) and "decoder" not in network.learnt:
                 raise UserError(
                     f"--final: expected a network whose decoder was trained, got {options.checkpoint}, trained as far "
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
             _evaluate_seeds(options, world, network, config)
 
 
-def _load(path: Path) -> tuple[SingleStageNetwork | Segmenter, TrainConfig | SegmentationConfig, str]:
+def load_scored(path: Path) -> tuple[SingleStageNetwork | Segmenter, TrainConfig | SegmentationConfig, str]:
     """Network, settings, and what tables call it: the segmenter's head, or the phase that the training had reached."""
     if is_segmenter(path):
         segmenter, config = read_segmenter(path)

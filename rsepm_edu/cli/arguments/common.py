@@ -62,3 +62,10 @@ def add_changes(parser: argparse.ArgumentParser, example: str) -> None:
         default=[],
         help=f"change a setting, e.g. {example}; may be given again and again",
     )
+
+
+def parse_count(text: str) -> int:
+    """A number of pictures."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of pictures, at least 1, got {text!r}")
+    return int(text)

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from rsepm_edu.cli.arguments.common import add_common, add_criteria, add_scales
+from rsepm_edu.cli.arguments.common import add_common, add_criteria, add_scales, parse_count
 from rsepm_edu.cli.arguments.known import ARGMAX, TAG_THRESHOLD
 
 
@@ -44,16 +44,10 @@ def add_command(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="pictures of the worst and the best cases, of the label maps of --map; for looking only",
     )
-    parser.add_argument("--count", type=_parse_count, default=6, help="of --cases, each (default: %(default)s)")
+    parser.add_argument("--count", type=parse_count, default=6, help="of --cases, each (default: %(default)s)")
     parser.add_argument(
         "--map",
         help=f"row that --boundary and --cases look at, e.g. cam+pamr (default: {ARGMAX}; cam without a decoder)",
     )
     add_scales(parser)
     add_common(parser)
-
-
-def _parse_count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of pictures, at least 1, got {text!r}")
-    return int(text)
