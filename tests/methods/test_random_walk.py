@@ -375,7 +375,7 @@ def test_what_does_not_go_together_is_refused(call, message):
         call()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_the_gpu_gives_the_same():
     seed, edge = random_seed(), random_edge()
     walked = propagate(seed.cuda(), edge.cuda())

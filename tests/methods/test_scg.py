@@ -293,7 +293,7 @@ def test_shapes_that_do_not_go_together_are_refused():
         self_correlation(features.flatten(2), first_threshold=FIRST, second_threshold=SECOND)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_the_gpu_gives_the_same():
     features, (cam, tags) = random_features(), random_cam()
     result = scg(features.cuda(), cam.cuda(), tags.cuda())
