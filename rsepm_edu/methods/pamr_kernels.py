@@ -1,7 +1,7 @@
 """PAMR on a GPU: the affinities in one launch and each iteration in one, where torch needs one for every shift.
 
-Written in Triton, which comes with torch on CUDA and compiles on the spot. ``pamr.py`` holds the plain form of both, which
-gives the same numbers and is taken wherever these cannot run: see ``works``.
+Written in Triton, which comes with torch on CUDA and compiles on the spot. ``pamr.py`` holds the plain form of both,
+which gives the same numbers and is taken wherever these cannot run: see ``works``.
 """
 
 from collections.abc import Sequence
