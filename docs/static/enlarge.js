@@ -2,6 +2,9 @@
 const shown = document.createElement("dialog");
 shown.className = "enlarged";
 shown.addEventListener("click", () => shown.close());
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") shown.close();
+});
 document.body.append(shown);
 
 for (const image of document.querySelectorAll(".cell_output img, .first-picture img, img.api-example")) {

@@ -157,7 +157,7 @@ def test_a_lesson_runs_in_jupyterlab_and_its_slider_moves_the_picture(browser: B
     page.set_viewport_size({"width": 1000, "height": 1000})  # a small window leaves every slider its track
     tracks = cells.nth(explorer_at).locator(".noUi-target").all()
     widths = [track.evaluate("track => track.getBoundingClientRect().width") for track in tracks]
-    assert widths and min(widths) > 200, widths
+    assert widths and min(widths) > 150, widths
     page.set_viewport_size({"width": 390, "height": 844})
     page.keyboard.press("Control+b")  # without the side bar, as on a phone
     lines = "new Set([...document.querySelectorAll(selector)].map(image => image.getBoundingClientRect().y)).size"

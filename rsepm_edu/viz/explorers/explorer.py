@@ -68,7 +68,7 @@ class Explorer(ABC):
             # A slider takes what room there is, and a row of its own where that is little.
             control.style.description_width = "initial"
             if hasattr(control, "readout"):
-                control.layout = ipywidgets.Layout(flex="1 1 18em", width="auto", min_width="14em")
+                control.layout = ipywidgets.Layout(flex="1 1 28em", width="auto", min_width="16em")
             else:
                 control.layout = ipywidgets.Layout(flex="0 1 auto", width="auto")
         self.box = ipywidgets.VBox([ipywidgets.HBox(part, layout=wrapped) for part in (list(controls), tiles)])
