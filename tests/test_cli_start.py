@@ -2,6 +2,8 @@
 
 import argparse
 import errno
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -114,3 +116,17 @@ def test_to_go_on_is_offered_where_there_is_something_to_go_on_from(tmp_path: Pa
     (tmp_path / "last.pt").touch()
     assert cli._goes_on(options) == "; train --resume goes on from there"
     assert cli._goes_on(argparse.Namespace(command="evaluate")) == ""
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    code = "import sys; sys.argv[1:] = ['settings']; from rsepm_edu.__main__ import main; sys.exit(main())"
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} | head -c 1"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("w", "")
+
+
+def test_letters_that_the_terminal_lacks_are_replaced() -> None:
+    code = "import sys; from rsepm_edu import cli; sys.exit(cli.main(['settings']))"
+    environment = os.environ | {"PYTHONIOENCODING": "ascii:strict"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=False)
+    assert done.returncode == 0 and b"learning rate ? (1 ? step / steps)" in done.stdout and done.stderr == b""

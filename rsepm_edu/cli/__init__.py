@@ -5,6 +5,7 @@ torch takes seconds to import. So the options lie apart, in arguments/, and a co
 
 import argparse
 import importlib
+import io
 import logging
 import os
 import sys
@@ -78,6 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     `check` returns 1 where an exercise is not solved, `segment` where a picture could not be done.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # not every code page has θ, × and –
     with one_line_at_an_interrupt():
         first = given[0] if given else ""
         options = build_parser(first if first in COMMANDS else "").parse_args(given)

@@ -29,11 +29,12 @@ def run(options: argparse.Namespace) -> None:
         raise UserError(f"--out: expected an HTML file, got the folder {out}")
     expect_folder("--out", out.parent)
     folder = read_run(options.run)
-    root = _root(options, folder)
-    if root is None:
-        cases, note = {}, "Left out: rsepm-edu report RUN --root DATA shows them, from a data set with masks."
-    elif not options.cases:
-        cases, note = {}, "Left out."
+    root = _root(options, folder) if options.cases else None
+    cases: dict[str, Figure] = {}
+    if not options.cases:
+        note = "Left out."
+    elif root is None:
+        note = "Left out: rsepm-edu report RUN --root DATA shows them, from a data set with masks."
     else:
         cases, note = _cases(options, folder, root)
     atomic_write_text(out, run_page(folder, cases, note))
@@ -42,8 +43,8 @@ def run(options: argparse.Namespace) -> None:
 
 def _root(options: argparse.Namespace, folder: RunFolder) -> Path | None:
     """The data of the cases; None: nobody has named any."""
-    if options.root is not None or not options.cases:
-        return Path(options.root or ".")
+    if options.root is not None:
+        return Path(options.root)
     return ensure_creatures() if folder.settings.get("backbone") == "creatures" else None
 
 

@@ -25,7 +25,7 @@ class _Maps(nn.Module):
         super().__init__()
         self.network = network
         decoder = isinstance(network, SingleStageNetwork) and "decoder" in network.learnt
-        self.names = ("tag_logits", "cam", "seg_logits") if decoder else ("tag_logits", "cam")
+        self.names: tuple[str, ...] = ("tag_logits", "cam", "seg_logits") if decoder else ("tag_logits", "cam")
         if isinstance(network, Segmenter):
             self.names = ("seg_logits",)
 
@@ -45,9 +45,7 @@ def expect_onnx() -> None:
     try:
         importlib.import_module("onnx")
     except ImportError as error:
-        raise UserError(
-            "onnx: expected it to be installed, got no such package; pip install 'rsepm-edu[onnx]'"
-        ) from error
+        raise UserError("onnx: expected it to be installed, got no such package; pip install onnx") from error
 
 
 def export_onnx(network: SingleStageNetwork | Segmenter, path: str | os.PathLike[str]) -> None:

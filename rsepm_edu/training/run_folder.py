@@ -59,7 +59,7 @@ def read_run(folder: Path) -> RunFolder:
 
 def _read_scores(paths: list[Path]) -> dict[tuple[str, str], Summary]:
     """Of several tables, each method is told with the folder of its table."""
-    scores = {}
+    scores: dict[tuple[str, str], Summary] = {}
     for path in paths:
         try:
             lines = summary(read_rows(path))

@@ -117,7 +117,8 @@ def _draw_scores(
         values = [score.miou for score in of_run.values()]
         ax.plot(values, rows, marker, color=colour, markeredgecolor="white", markersize=7)
     ax.set_yticks(range(len(methods)), methods, fontsize=8)
-    ax.set(ylim=(len(methods) - 0.5, -0.5), xlim=(0, None))
+    most = max(score.miou for of_run in scores.values() for score in of_run.values())
+    ax.set(ylim=(len(methods) - 0.5, -0.5), xlim=(0, 1.08 * most or 1))
     ax.set_title("mIoU, %", fontsize=9)
     ax.tick_params(axis="x", labelsize=8)
     ax.grid(axis="x", color="0.92")

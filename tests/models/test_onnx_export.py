@@ -107,6 +107,6 @@ def test_the_network_stays_as_it_was(tmp_path: Path) -> None:
 
 def test_without_onnx_one_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(UserError, match=r"^onnx: expected it to be installed, got no such package; pip install 'rsepm"):
+    with pytest.raises(UserError, match=r"^onnx: expected it to be installed, got no such package; pip install onnx$"):
         export_onnx(single_stage(), tmp_path / "network.onnx")
     assert not list(tmp_path.iterdir())
