@@ -99,6 +99,8 @@ def _adapt_links(app: Sphinx, page: str, source: list[str]) -> None:
             return f"/{module}.rst"
         if os.path.splitext(target)[0] in pages or not (ROOT / target).exists():
             return link[0]
+        if target.endswith((".png", ".svg")):  # comes along with the site
+            return link[0]
         kind = "tree" if (ROOT / target).is_dir() else "blob"
         return f"{REPOSITORY}/{kind}/main/{target}{link[2]}"
 

@@ -188,6 +188,14 @@ def test_the_pages_of_the_lessons_show_their_figures(browser: Browser, width: in
         assert page.locator("article details").count() > 0, lesson
         assert page.locator("article details[open]").count() == 0, lesson  # answers and solutions are folded
         assert page.evaluate("document.documentElement.scrollWidth") <= width, lesson  # nothing sticks out
+        drawings = page.locator('article .cell_output img[src^="data:image/svg"]')
+        alts = drawings.evaluate_all("images => images.map(image => image.alt)")
+        assert len(alts) >= 2 and min(map(len, alts)) > 80, lesson
+        option = page.locator("section#quiz details").first
+        reason = option.get_by_text(re.compile(r"^(Right|No)\.$"))
+        expect(reason).to_be_hidden()
+        option.locator("summary").click()
+        expect(reason).to_be_visible()
     pictures.first.click()
     expect(page.locator("dialog.enlarged img")).to_be_visible()
     page.keyboard.press("Escape")
