@@ -17,7 +17,7 @@ COALESCED := --CoalesceStreamsPreprocessor.enabled=True
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check damaged lab notebooks voc-lessons grade-lessons repeat-lessons site browser bench clean \
-	results-creatures results-multistage results-voc-sample results-voc-sample-gpu
+	results-creatures results-multistage results-voc-sample results-voc-sample-gpu gpu-check
 
 help: ## this list
 	@echo 'rsepm-edu: from image tags to masks'
@@ -88,6 +88,9 @@ results-voc-sample-gpu: $(READY) ## the same with everything trained, three seed
 
 bench: $(READY) ## speed and memory, each beside its reference form
 	set -e; for script in benchmarks/*.py; do $(PY) "$$script"; done
+
+gpu-check: $(READY) ## what a GPU must show, in at most eight minutes, to runs/gpu-check; one line where there is none
+	$(PY) benchmarks/gpu_check.py
 
 # .venv by name: a VENV given from outside is not ours to delete.
 clean: ## remove .venv, builds, the site, caches and runs

@@ -197,7 +197,9 @@ def _gigabytes(name: str) -> float:
     return int(kilobytes) * 1024 / 1e9
 
 
-def rehearse(name: str, config: TrainConfig, root: Path, *, steps: int, device: torch.device) -> dict[str, Any]:
+def rehearse(
+    name: str, config: TrainConfig, root: Path, *, steps: int, device: torch.device, warm_up: int = WARM_UP
+) -> dict[str, Any]:
     """Steps of every phase of a preset, with the pictures as they come from its workers."""
     dataset = training_dataset(config, root)
     if device.type == "cuda":
@@ -208,7 +210,7 @@ def rehearse(name: str, config: TrainConfig, root: Path, *, steps: int, device: 
     phases: dict[str, dict[str, float]] = {}
     seconds = 0.0
     for phase, count in epochs.items():
-        row = _steps_of(trainer, dataset, phase, steps=steps)
+        row = _steps_of(trainer, dataset, phase, steps=steps, warm_up=warm_up)
         counted = step_memory(config, trainer.network, phase, trainer.precision)
         phases[phase.name] = {**row, "gb_counted": round(counted / 1e9, 2)}
         seconds += count * batches * config.batch_size / row["pictures_per_second"]
@@ -226,7 +228,7 @@ def rehearse(name: str, config: TrainConfig, root: Path, *, steps: int, device: 
     }
 
 
-def _steps_of(trainer: Trainer, dataset: VocDataset, phase: Phase, *, steps: int) -> dict[str, float]:
+def _steps_of(trainer: Trainer, dataset: VocDataset, phase: Phase, *, steps: int, warm_up: int) -> dict[str, float]:
     """Pictures a second, share of the time spent waiting for them, and memory at its height, after a warm-up."""
     config, device = trainer.config, trainer.device
     cuda = device.type == "cuda"
@@ -234,8 +236,8 @@ def _steps_of(trainer: Trainer, dataset: VocDataset, phase: Phase, *, steps: int
         torch.cuda.reset_peak_memory_stats(device)
     source = _endless(config, dataset, pin=cuda)
     waited, started = 0.0, time.perf_counter()
-    for step in range(WARM_UP + steps):
-        if step == WARM_UP:
+    for step in range(warm_up + steps):
+        if step == warm_up:
             waited, started = 0.0, time.perf_counter()
         asked = time.perf_counter()
         images, tags, boxes, colours = next(source)

@@ -4,14 +4,18 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from rsepm_edu.data.creatures import make_creatures
 from rsepm_edu.training.config import TrainConfig
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs real data as `sample`, so that `-m sample` picks exactly these tests."""
+    """Mark what needs real data as `sample`, so that `-m sample` picks exactly these tests; skip `gpu` without one."""
+    without = pytest.mark.skip(reason="needs a GPU")
     for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(without)
         if {"voc_sample", "imagenet_weights"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("sample")
 

@@ -20,6 +20,7 @@ DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/instructors.m
 EVERYWHERE = {"errors", "files", "labels", "saved", "device", "processes"}
 LAYERS = {
     "errors": EVERYWHERE,
+    "interrupts": set(),
     "files": EVERYWHERE,
     "labels": EVERYWHERE,
     "device": EVERYWHERE,

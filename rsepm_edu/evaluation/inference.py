@@ -74,6 +74,7 @@ def multi_scale_maps(
     scales: Sequence[float] = SCALES,
     mirror: bool = True,
     decode: bool = True,
+    classes: Tensor | None = None,
 ) -> Maps:
     """Maps of a batch of pictures over scales and mirror images (formulas above).
 
@@ -87,9 +88,12 @@ def multi_scale_maps(
         scales: sizes relative to the picture; each side is rounded to a multiple of the stride.
         mirror: see each scale's mirror image too.
         decode: run the decoder; without it `probabilities` is None.
+        classes: which of the K classes to make maps of, P int64 numbers from 0, since most of the time goes into maps
+            at the size of the picture; None: all.
 
     Returns:
-        `Maps` at the size of the pictures, in float32 (float64 for float64 pictures).
+        `Maps` at the size of the pictures, in float32 (float64 for float64 pictures). With `classes` cam is B×P×H×W and
+        probabilities B×(P+1)×H×W, those of the other classes left out of the sum; tag_probabilities are of all.
 
     Raises:
         TypeError: pictures of another dtype.
@@ -105,12 +109,12 @@ def multi_scale_maps(
     pictures = _checked_pictures(images, scales)
     with evaluation_mode(network), torch.inference_mode():
         cam, probabilities, tag_probabilities = _summed_maps(
-            network, pictures, scales=scales, mirror=mirror, decode=decode
+            network, pictures, scales=scales, mirror=mirror, decode=decode, classes=classes
         )
     # Outside inference mode, so that the results are ordinary tensors that can enter a loss.
     views = len(scales) * (2 if mirror else 1)
     return Maps(
-        normalize_cam(cam, tags),
+        normalize_cam(cam, tags if tags is None or classes is None else tags[:, classes]),
         None if probabilities is None else probabilities / views,
         tag_probabilities / views,
     )
@@ -163,6 +167,7 @@ def _summed_maps(
     scales: Sequence[float],
     mirror: bool,
     decode: bool,
+    classes: Tensor | None,
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """Sums over all views of ReLU'd cams, decoder probabilities and tag probabilities."""
     size = pictures.shape[2], pictures.shape[3]
@@ -172,12 +177,17 @@ def _summed_maps(
         view = _rescale(pictures, scale, network.stride)
         outputs = network(torch.cat([view, view.flip(-1)]) if mirror else view, decode=decode)
         # Turned back and summed while small: resizing is linear, so once per scale will do.
-        maps = _fold(outputs.cam.to(dtype).relu(), mirror)
+        chosen = outputs.cam if classes is None else outputs.cam[:, classes]
+        maps = _fold(chosen.to(dtype).relu(), mirror)
         cam = _add(cam, _resize(maps, size))
         if outputs.seg_logits is not None:
             # Logits are resized, not probabilities: the loss sees the decoder that way.
-            logits = _resize(outputs.seg_logits.to(dtype), size)
-            probabilities = _add(probabilities, _fold(logits.softmax(dim=1), mirror))
+            # One plane after the other: else softmax copies them at the picture's size.
+            logits = _resize(outputs.seg_logits.to(dtype).contiguous(), size)
+            shares = logits.softmax(dim=1)
+            if classes is not None:
+                shares = shares[:, F.pad(classes + 1, (1, 0))]
+            probabilities = _add(probabilities, _fold(shares, mirror))
         tags = outputs.tag_logits.to(dtype).sigmoid().unflatten(0, (-1, len(pictures)))
         tag_probabilities = _add(tag_probabilities, tags.sum(dim=0))
     assert cam is not None and tag_probabilities is not None  # there is at least one scale

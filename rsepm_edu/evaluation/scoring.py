@@ -1,6 +1,6 @@
 """Scoring a trained network on a split with masks: every map it can give, and what SCG and PAMR make of its CAM."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -8,12 +8,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from rsepm_edu.data.transforms import normalise
-from rsepm_edu.data.voc import VocDataset
+from rsepm_edu.data.voc import Sample, VocDataset
+from rsepm_edu.evaluation.folding import folded
 from rsepm_edu.evaluation.inference import (
     SCALES,
     evaluation_mode,
     multi_scale_maps,
-    predict_labels,
     restrict_to_tags,
     segment,
 )
@@ -31,6 +31,12 @@ from rsepm_edu.processes import World
 SEEDS = ("cam", "cam+pamr", "cam+scg", "cam+scg+pamr")
 DECODER_SEEDS = ("decoder", "decoder+pamr")
 ARGMAX = "decoder (arg-max)"
+
+TOGETHER = 8
+"""Pictures of one size that a GPU looks at together."""
+
+WAITING = 64
+"""Pictures that wait for others of their size at most, so that they do not fill the memory."""
 
 
 def seed_maps(
@@ -54,17 +60,43 @@ def seed_maps(
         Maps B×K×H×W in [0, 1] by name (``SEEDS`` and, if wanted, ``DECODER_SEEDS``), and the decoder's arg-max labels
         B×H×W (background as the decoder itself sees it) or None.
     """
-    maps = multi_scale_maps(network, images, tags, scales=options.scales, mirror=options.mirror, decode=options.decode)
+    classes, maps, labels = present_maps(network, images, tags, options)
+    whole = {}
+    for name, planes in maps.items():
+        whole[name] = planes.new_zeros(*tags.shape, *planes.shape[2:])
+        whole[name][:, classes] = planes
+    return whole, labels
+
+
+def present_maps(
+    network: SingleStageNetwork,
+    images: Tensor,
+    tags: Tensor,
+    options: SeedOptions = DEFAULT_OPTIONS,
+) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
+    """``seed_maps`` of the classes that occur in a batch, which are few, alone.
+
+    Returns:
+        Their numbers from 0, P of them, one at least; maps B×P×H×W by name; labels, 0 background, 1 … K.
+    """
+    classes = tags.amax(dim=0).nonzero()[:, 0]
+    if not len(classes):
+        classes = classes.new_zeros(1)  # whose maps are 0
+    few = tags[:, classes]
+    maps = multi_scale_maps(
+        network, images, tags, scales=options.scales, mirror=options.mirror, decode=options.decode, classes=classes
+    )
     size = (images.shape[2], images.shape[3])
     with evaluation_mode(network), torch.no_grad():
         outputs = network(images.contiguous(memory_format=torch.channels_last), decode=False)
         coarse = F.interpolate(maps.cam, outputs.cam.shape[2:], mode="bilinear", align_corners=False, antialias=True)
-        spread = scg(outputs.stages[2:], normalize_cam(coarse), tags, first_threshold=options.scg_threshold)
+        spread = scg(outputs.stages[2:], normalize_cam(coarse), few, first_threshold=options.scg_threshold)
     plain = {"cam": maps.cam, "cam+scg": _resize(spread, size)}
     labels = None
     if maps.probabilities is not None:
-        plain["decoder"] = restrict_to_tags(maps.probabilities, tags)[:, 1:]
-        labels = predict_labels(maps, tags)
+        restricted = restrict_to_tags(maps.probabilities, few)
+        plain["decoder"] = restricted[:, 1:]
+        labels = F.pad(classes + 1, (1, 0))[restricted.argmax(dim=1)]
     # One call for all: the affinity, the costly part of PAMR, depends on the picture alone.
     small = (max(1, size[0] // options.pamr_stride), max(1, size[1] // options.pamr_stride))
     picture = F.interpolate(images, small, mode="bilinear", align_corners=False, antialias=True)
@@ -73,7 +105,7 @@ def seed_maps(
     refined_by_name = {f"{name}+pamr": map_ for name, map_ in zip(plain, stretched, strict=True)}
     everything = plain | refined_by_name
     names = SEEDS + (DECODER_SEEDS if labels is not None else ())
-    return {name: everything[name] for name in names}, labels
+    return classes, {name: everything[name] for name in names}, labels
 
 
 def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -88,11 +120,16 @@ class SeedScores:
         self.sweeps: dict[str, ThresholdSweep] = {}
         self.labels: Tensor | None = None
 
-    def update(self, seeds: Mapping[str, Tensor], labels: Tensor | None, mask: Tensor) -> None:
-        """Add a batch: seeds B×K×H×W by name, arg-max labels B×H×W or None, masks B×H×W."""
+    def update(
+        self, seeds: Mapping[str, Tensor], labels: Tensor | None, mask: Tensor, present: Tensor | None = None
+    ) -> None:
+        """Add a batch: seeds B×K×H×W by name, arg-max labels B×H×W or None, masks B×H×W.
+
+        With ``present`` the seeds are of these classes alone, see ``ThresholdSweep.update``.
+        """
         for name, seed in seeds.items():
             sweep = self.sweeps.setdefault(name, ThresholdSweep(len(self.classes)))
-            sweep.update(seed, mask)
+            sweep.update(seed, mask, present)
         if labels is not None:
             counts = confusion_matrix(labels, mask, len(self.classes) + 1).cpu()
             self.labels = counts if self.labels is None else self.labels + counts
@@ -161,11 +198,11 @@ def score_seeds(
     world = world or World(device)
     result = SeedScores(dataset.classes)
     share = dataset.take(world.share(len(dataset)))
-    for sample in tqdm(share, desc="scoring", disable=not (progress and world.is_main), leave=False):
-        images = normalise(sample["image"].as_subclass(Tensor)[None].to(device))
-        tags = sample["tags"][None].to(device)
-        seeds, labels = seed_maps(network, images, tags, options)
-        result.update(seeds, labels, sample["mask"].as_subclass(Tensor)[None].to(device))
+    network = folded(network)
+    samples = tqdm(share, desc="scoring", disable=not (progress and world.is_main), leave=False)
+    for images, tags, masks in equal_sizes(samples, device):
+        present, seeds, labels = present_maps(network, normalise(images), tags, options)
+        result.update(seeds, labels, masks, present)
     result, *others = world.gather(result)
     for other in others:
         result.merge(other)
@@ -198,9 +235,39 @@ def segmentation_confusion(
     labels = len(dataset.classes) + 1
     total = torch.zeros(labels, labels, dtype=torch.int64)
     share = dataset.take(world.share(len(dataset)))
-    for sample in tqdm(share, desc="scoring", disable=not (progress and world.is_main), leave=False):
-        image = sample["image"].as_subclass(Tensor)[None].to(device)
-        prediction = segment(network, image, scales=scales, mirror=mirror)
-        mask = sample["mask"].as_subclass(Tensor)[None].to(device)
-        total += confusion_matrix(prediction, mask, labels).cpu()
+    network = folded(network)
+    samples = tqdm(share, desc="scoring", disable=not (progress and world.is_main), leave=False)
+    for images, _, masks in equal_sizes(samples, device):
+        prediction = segment(network, images, scales=scales, mirror=mirror)
+        total += confusion_matrix(prediction, masks, labels).cpu()
     return world.sum(total)
+
+
+def equal_sizes(samples: Iterable[Sample], device: torch.device) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Samples with masks put together by their size, on a device: counts do not ask for an order.
+
+    On a GPU, where a picture alone leaves most of it idle, ``TOGETHER`` at a time; one by one on the CPU. At most
+    ``WAITING`` wait for others of their size.
+
+    Returns:
+        Batches: images B×3×H×W uint8, tags B×K, masks B×H×W.
+    """
+    together = TOGETHER if device.type == "cuda" else 1
+    waiting: dict[tuple[int, ...], list[Sample]] = {}
+
+    def batch(size: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        chosen = waiting.pop(size)
+        images, masks = (
+            torch.stack([sample[key].as_subclass(Tensor) for sample in chosen]) for key in ("image", "mask")
+        )
+        return images.to(device), torch.stack([sample["tags"] for sample in chosen]).to(device), masks.to(device)
+
+    for sample in samples:
+        size = tuple(sample["image"].shape)
+        waiting.setdefault(size, []).append(sample)
+        if len(waiting[size]) == together:
+            yield batch(size)
+        elif sum(map(len, waiting.values())) > WAITING:
+            yield batch(max(waiting, key=lambda shape: len(waiting[shape])))
+    for size in list(waiting):
+        yield batch(size)

@@ -49,19 +49,22 @@ class ThresholdSweep:
         self.thresholds = checked_thresholds(thresholds)
         self._counts = torch.zeros(num_classes + 1, num_classes, len(self.thresholds) + 1, dtype=torch.int64)
 
-    def update(self, seed: Tensor, target: Tensor) -> None:
+    def update(self, seed: Tensor, target: Tensor, classes: Tensor | None = None) -> None:
         """Add a batch: `seed` B×K×H×W in [0, 1] at the size of the masks `target` B×H×W.
 
-        Classes an image has no tag for must be 0 in its seed. A call that raises adds nothing.
+        Classes an image has no tag for must be 0 in its seed. With `classes`, P int64 numbers from 0, the seed has
+        these classes alone, B×P×H×W, and the others are 0. A call that raises adds nothing.
 
         Raises:
             TypeError: a seed that is not floating, a target that is not integer.
             ValueError: shapes that do not fit, scores outside [0, 1] or not a number, or a target
                 label that is neither in 0 ... K nor VOID.
         """
-        if seed.ndim == 4 and seed.shape[1] != self.num_classes:
-            raise ValueError(f"expected a seed of {self.num_classes} classes, got {tuple(seed.shape)}")
-        self._counts += _joint_counts(seed, target, self.thresholds).cpu()
+        expected = self.num_classes if classes is None else len(classes)
+        if seed.ndim == 4 and seed.shape[1] != expected:
+            raise ValueError(f"expected a seed of {expected} classes, got {tuple(seed.shape)}")
+        counts = _joint_counts(seed, target, self.thresholds, self.num_classes, classes)
+        self._counts += counts.cpu()
 
     def merge(self, other: "ThresholdSweep") -> None:
         """Add what another sweep over the same thresholds has counted, on other pictures."""
@@ -104,7 +107,7 @@ def sweep(seed: Tensor, target: Tensor, thresholds: Sequence[float] = THRESHOLDS
     Returns:
         int64 T×(K+1)×(K+1), rows truth, columns prediction.
     """
-    return _confusions(_joint_counts(seed, target, checked_thresholds(thresholds)))
+    return _confusions(_joint_counts(seed, target, checked_thresholds(thresholds), seed.shape[1]))
 
 
 def labels_at(seed: Tensor, threshold: float) -> Tensor:
@@ -142,12 +145,15 @@ def _passed(best: Tensor, thresholds: tuple[float, ...]) -> Tensor:
     return torch.bucketize(best, torch.tensor(thresholds, dtype=best.dtype, device=best.device), right=False)
 
 
-def _joint_counts(seed: Tensor, target: Tensor, thresholds: tuple[float, ...]) -> Tensor:
+def _joint_counts(
+    seed: Tensor, target: Tensor, thresholds: tuple[float, ...], num_classes: int, classes: Tensor | None = None
+) -> Tensor:
     """Pixels by truth, best class and number of thresholds below its score: L×K×(T+1)."""
     best, winner = _best(seed)
+    winner = winner if classes is None else classes[winner]
     if target.shape != best.shape:
         raise ValueError(f"expected target {tuple(best.shape)} for seed {tuple(seed.shape)}, got {tuple(target.shape)}")
-    num_classes, num_bins = seed.shape[1], len(thresholds) + 1
+    num_bins = len(thresholds) + 1
     counts = count_by_truth(
         target,
         winner * num_bins + _passed(best, thresholds),

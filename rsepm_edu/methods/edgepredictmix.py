@@ -19,7 +19,12 @@ Our reading, where the sources are silent:
     * a class of the image below is still visible when a tenth of its labelled pixels is.
 """
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rsepm_edu.labels import VOID
@@ -88,11 +93,21 @@ def edge_regions(maps: Tensor, *, low: int = 10, high: int = 100) -> Tensor:
         ) from error
     exact = maps.to(torch.promote_types(maps.dtype, torch.float32))  # half precision would round twice
     planes = (exact.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-    regions = torch.zeros(maps.shape, dtype=torch.int32)
-    for plane, result in zip(planes, regions.numpy(), strict=True):
+    regions = torch.zeros(maps.shape, dtype=torch.int32, pin_memory=maps.is_cuda)
+
+    def divide(plane: NDArray[np.uint8], result: NDArray[np.int32]) -> None:
         free = (cv2.Canny(cv2.GaussianBlur(plane, (5, 5), 0), low, high) == 0).astype("uint8")
         cv2.connectedComponents(free, result, connectivity=4, ltype=cv2.CV_32S)
-    return regions.to(maps.device).long()
+
+    # Each map by itself, as many at a time as there are cores: OpenCV lets Python go on while it works.
+    with ThreadPoolExecutor(max(1, min(len(planes), usable_cores()))) as pool:
+        list(pool.map(divide, planes, regions.numpy()))
+    return regions.to(maps.device, non_blocking=True).long()
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def majority_labels(regions: Tensor, labels: Tensor) -> Tensor:

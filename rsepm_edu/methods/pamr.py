@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rsepm_edu.methods.pamr_kernels import fused_affinity, fused_sum, works
 from rsepm_edu.methods.shapes import NotFiniteMapsError, expect_maps
 
 NEIGHBOURS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0))
@@ -30,7 +31,8 @@ def pamr(
 
     Neighbours are added up shift by shift on views of one padded map, and only channels that are not zero
     everywhere are worked on: the memory is twice that of the affinities (48 planes an image) and a few copies of
-    the maps. Gradients flow to the masks alone.
+    the maps. Gradients flow to the masks alone. On a GPU, without gradients, two kernels do the same in a launch each
+    (``pamr_kernels``).
 
     Args:
         image: B×C×H×W, any scale (the affinity is free of it), finite.
@@ -65,17 +67,36 @@ def pamr(
         return masks.clone()
     exact = torch.promote_types(masks.dtype, torch.float32)  # half precision drifts over the iterations
     offsets = [(dy * d, dx * d) for d in dilations for dy, dx in NEIGHBOURS]
-    affinity = colour_affinity(image.detach().to(exact), offsets, sigma=sigma)
     # Active channels first: image b keeps its own `count` first channels, the rest is zero and stays zero.
     order = active.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :count]
     where = order[:, :, None, None].expand(-1, -1, *masks.shape[2:])
-    maps = masks.gather(1, where).to(exact)
-    for _ in range(iterations):
-        refined = torch.zeros_like(maps)
-        for weight, neighbour in zip(affinity.unbind(1), _shifted(maps, offsets), strict=True):
-            refined = refined.addcmul_(weight[:, None], neighbour)
-        maps = refined
+    maps, colours = masks.gather(1, where).to(exact), image.detach().to(exact)
+    if exact == torch.float32 and not maps.requires_grad and works(maps.device):
+        affinity = fused_affinity(colours, offsets, sigma=sigma)
+        for _ in range(iterations):
+            maps = fused_sum(maps, affinity, offsets)
+    else:
+        affinity = colour_affinity(colours, offsets, sigma=sigma)
+        for _ in range(iterations):
+            maps = weighted_sum(maps, affinity, offsets)
     return torch.zeros_like(masks).scatter_(1, where, maps.to(masks.dtype))
+
+
+def weighted_sum(maps: Tensor, weights: Tensor, offsets: Sequence[tuple[int, int]]) -> Tensor:
+    """One iteration: Σ_j weight_j · (the map at pixel + offset_j).
+
+    Args:
+        maps: B×K×H×W.
+        weights: B×len(offsets)×H×W.
+        offsets: (dy, dx) of the neighbours in pixels.
+
+    Returns:
+        B×K×H×W.
+    """
+    total = torch.zeros_like(maps)
+    for weight, neighbour in zip(weights.unbind(1), _shifted(maps, offsets), strict=True):
+        total = total.addcmul_(weight[:, None], neighbour)
+    return total
 
 
 def colour_affinity(image: Tensor, offsets: Sequence[tuple[int, int]], *, sigma: float) -> Tensor:

@@ -12,6 +12,12 @@ from torch import Tensor
 
 from rsepm_edu.methods.shapes import expect_maps, expect_tags
 
+MATRIX = 2**24
+"""Entries of the matrices of all pictures that are worked on together, or one picture's: 67 MB in float32."""
+
+BLOCK = 1024
+"""Rows of a symmetric product that are computed together."""
+
 
 def min_max(values: Tensor, dim: int) -> Tensor:
     """Stretch ``values`` to [0, 1] along ``dim``: (v − min) / (max − min + 1e-10); what is constant becomes zero."""
@@ -89,6 +95,8 @@ def scg(
     stages and both orders the element-wise maximum is taken. Our reading where stages differ in size: the cam is
     resized to the stage and the result back to the cam's size, bilinearly.
 
+    Memory: without gradients three matrices (h·w)² of as many pictures as go together in ``MATRIX`` entries.
+
     Args:
         features: B×C×h×w of one stage, or one such tensor per stage (any size).
         cam: B×K×h×w normalised maps in [0, 1].
@@ -119,12 +127,97 @@ def scg(
         flat = at_stage.flatten(2)
         positive = (flat >= foreground).to(exact)
         negative = (flat <= background).to(exact)
-        for correlation in self_correlation(
-            stage.to(exact), first_threshold=first_threshold, second_threshold=second_threshold
-        ):
-            spread = correlated_map(correlation, positive, negative).view_as(at_stage)
+        spreads = _spread_plainly if stage.requires_grad and torch.is_grad_enabled() else _spread_in_blocks
+        for spread in spreads(stage.to(exact), positive, negative, first_threshold, second_threshold):
+            spread = spread.view_as(at_stage)
             seed = torch.maximum(seed, spread if stage.shape[2:] == size else _resize(spread, size))
     return (seed * tags[:, :, None, None].to(exact)).to(cam.dtype)
+
+
+def _spread_plainly(
+    features: Tensor, positive: Tensor, negative: Tensor, first_threshold: float, second_threshold: float
+) -> list[Tensor]:
+    """The maps of both orders as the formulas stand above; every matrix is kept for the gradient. B×K×n each."""
+    orders = self_correlation(features, first_threshold=first_threshold, second_threshold=second_threshold)
+    return [correlated_map(order, positive, negative) for order in orders]
+
+
+@torch.no_grad()
+def _spread_in_blocks(
+    features: Tensor, positive: Tensor, negative: Tensor, first_threshold: float, second_threshold: float
+) -> list[Tensor]:
+    """The same by fewer passes over fewer matrices.
+
+    S, and T·D·T with T = S without its diagonal and D = 1 / column sums, are symmetric, so half of each product is
+    enough. What is left of normalising is a factor a column, which goes into the few vectors that are multiplied by the
+    matrix (``_spread_of``), not into the matrix.
+    """
+    positions = features.shape[2] * features.shape[3]
+    together = max(1, MATRIX // max(1, positions * positions))
+    firsts, seconds = [], []
+    for maps, plus, minus in zip(
+        features.split(together), positive.split(together), negative.split(together), strict=True
+    ):
+        directions = F.normalize(maps.flatten(2), dim=1)
+        similarity = _symmetric_product(directions.transpose(1, 2), directions).relu_()
+        torch.threshold_(similarity, _just_below(first_threshold, similarity), 0.0)
+        firsts.append(_spread_of(similarity, 1 / (similarity.sum(1) + 1e-5), plus, minus))
+        similarity.diagonal(dim1=1, dim2=2).zero_()
+        share = 1 / (similarity.sum(1) + 1e-10)
+        second = _symmetric_product(similarity * share[:, None, :], similarity)
+        second *= (share / (second.sum(1) * share + 1e-10))[:, :, None]  # row j is the column j of the formula
+        torch.threshold_(second, _just_below(second_threshold / positions, second), 0.0)
+        seconds.append(_spread_of(second, torch.ones_like(share), plus, minus))
+    return [torch.cat(firsts), torch.cat(seconds)]
+
+
+def _just_below(limit: float, values: Tensor) -> float:
+    """The greatest number below a limit, as these values know it: what is greater is at the limit or above."""
+    pair = torch.tensor([limit, -torch.inf], dtype=values.dtype, device="cpu")
+    return float(torch.nextafter(*pair))
+
+
+def _symmetric_product(left: Tensor, right: Tensor) -> Tensor:
+    """left · right, known to be symmetric: the blocks on and above the diagonal are computed, the others mirrored.
+
+    Args:
+        left: B×n×m.
+        right: B×m×n.
+
+    Returns:
+        B×n×n.
+    """
+    positions = left.shape[1]
+    if positions < 2 * BLOCK:
+        return torch.bmm(left, right)
+    product = left.new_empty(len(left), positions, positions)
+    for start in range(0, positions, BLOCK):
+        rows = slice(start, min(start + BLOCK, positions))
+        product[:, rows, start:] = torch.bmm(left[:, rows], right[:, :, start:])
+        product[:, rows.stop :, rows] = product[:, rows, rows.stop :].transpose(1, 2)
+    return product
+
+
+def _spread_of(columns: Tensor, scale: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    """``correlated_map`` of a correlation of which row j of ``columns``, times scale_j, is column j.
+
+    Args:
+        columns: B×n×n.
+        scale: B×n, non-negative.
+        positive, negative: B×K×n in {0, 1}.
+
+    Returns:
+        B×K×n in [0, 1].
+    """
+    low, high = columns.amin(2) * scale, columns.amax(2) * scale
+    stretch = (1 / (high - low + 1e-10))[:, None]
+
+    def average(chosen: Tensor) -> Tensor:
+        weight = chosen * stretch
+        sums = torch.bmm(weight * scale[:, None], columns) - (weight * low[:, None]).sum(2, keepdim=True)
+        return min_max(sums / chosen.sum(2, keepdim=True).clamp(min=1), dim=2)
+
+    return min_max((average(positive) - average(negative)).relu(), dim=2)
 
 
 def _resize(maps: Tensor, size: Sequence[int]) -> Tensor:

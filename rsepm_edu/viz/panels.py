@@ -481,12 +481,24 @@ def plane(
     Raises:
         ValueError: what is no (FP, FN), or negative, or adds up to more than 1.
     """
+    figure = _Figure(figsize=(WIDTH, 6.4), layout="constrained")
+    figure.shown = f"the plane of FP and FN: {_listed(list(dict.fromkeys([*points, *(lines or {})])))}"
+    draw_plane(figure.subplots(), points, lines=lines, arrows=arrows, limit=limit)
+    return figure
+
+
+def draw_plane(
+    ax: Axes,
+    points: Mapping[str, npt.ArrayLike],
+    *,
+    lines: Mapping[str, npt.ArrayLike] | None = None,
+    arrows: Sequence[tuple[npt.ArrayLike, npt.ArrayLike]] = (),
+    limit: float = 1.0,
+) -> None:
+    """`plane` in a part of a figure."""
     dots = {name: _fp_fn(name, value) for name, value in points.items()}
     paths = {name: _fp_fn(name, value) for name, value in (lines or {}).items()}
     ends = [(_fp_fn("arrow", start)[0], _fp_fn("arrow", end)[0]) for start, end in arrows]
-    figure = _Figure(figsize=(WIDTH, 6.4), layout="constrained")
-    figure.shown = f"the plane of FP and FN: {_listed([*dots, *(name for name in paths if name not in dots)])}"
-    ax = figure.subplots()
     ax.fill([0, 1, 1], [1, 0, 1], color="0.93", zorder=0)  # no mask can be there
     for tenth in range(1, 10):
         total = 1 - tenth / 10
@@ -514,7 +526,6 @@ def plane(
     ax.set(xlabel="FP", ylabel="FN", xlim=(0, limit), ylim=(0, limit), aspect="equal")
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(handles=handles, fontsize=10, frameon=False, loc="upper right")  # where no point can be
-    return figure
 
 
 def _fp_fn(name: str, values: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -220,7 +220,7 @@ def test_tag_loss_of_low_precision_logits_is_computed_in_float32():
     assert float(loss) == pytest.approx(log(1 + exp(-9.0)), rel=1e-4)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_the_gpu_gives_the_same():
     features, weight = random_case(2, 3, 4, 5, 6)
     cam, tags = random_maps()

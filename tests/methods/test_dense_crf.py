@@ -280,7 +280,7 @@ def test_inputs_are_left_as_they_were_and_carry_no_gradient():
     assert torch.equal(image, copies[0]) and torch.equal(probabilities, copies[1])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_the_gpu_gives_the_same():
     image, probabilities = random_image(), random_probabilities()
     refined = dense_crf(image.cuda(), probabilities.cuda())

@@ -539,7 +539,7 @@ def test_by_the_common_interface_the_masks_of_edge_predict_are_mixed():
     assert not torch.equal(mixed.pseudo_masks, edge_predict_and_mix(images, tags, maps, generator=generator(2))[2])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_the_gpu_gives_the_same():
     maps, tags = smooth_maps()
     mask = edge_predict(maps.cuda(), tags.cuda())

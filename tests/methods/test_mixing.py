@@ -89,7 +89,7 @@ def test_choosing_leaves_the_input_alone_and_takes_no_rows_or_no_classes():
     assert choose_half(present[:, :0], generator=generator()).shape == (50, 0)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_every_device_draws_the_same():
     present = random_present()
     chosen = choose_half(present.cuda(), generator=generator())
@@ -381,7 +381,7 @@ def test_tags_that_cannot_hold_fractions_are_refused(mixer, probability_case):
         mixer(images, tags.long(), maps, generator=generator())
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @every_mixer
 def test_the_gpu_mixes_the_same(mixer, probability_case):
     case = [tensor.float() for tensor in probability_case()]

@@ -292,7 +292,7 @@ def test_settings_out_of_range_are_refused(settings, got):
         pamr(random_image(), random_masks(), **settings)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_the_gpu_gives_the_same():
     image, masks = random_image(), random_masks()
     refined = pamr(image.cuda(), masks.cuda())

@@ -3,7 +3,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from rsepm_edu.methods import random_walk as walking
 from rsepm_edu.methods.random_walk import (
     Pairs,
     affinity_labels,
@@ -306,6 +308,39 @@ def test_every_float_type_comes_back_and_is_near_to_float64(dtype, tolerance):
     )
 
 
+@pytest.mark.parametrize(("radius", "size"), [(2, (6, 7)), (5, (6, 7)), (5, (1, 3)), (5, (13, 4))])
+def test_a_walk_of_few_launches_is_the_walk(radius, size, monkeypatch):
+    """The form for a GPU, on the CPU."""
+    seed, edge = random_seed(batch=3, size=size), random_edge(batch=3, size=size)
+    wanted = propagate(seed, edge, radius=radius, steps=9)
+    monkeypatch.setattr(walking, "_steps_shift_by_shift", walking._steps_of_few_launches)
+    assert_near(propagate(seed, edge, radius=radius, steps=9), wanted, 1e-12)
+    assert_near(wanted, dense_propagate(seed, edge, radius=radius, steps=9))
+
+
+class Operations(TorchDispatchMode):
+    """How many operations compute something."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_on_a_gpu_is_few_launches(monkeypatch):
+    seed, affinity = random_seed(), edge_affinity(random_edge())
+    monkeypatch.setattr(walking, "_steps_shift_by_shift", walking._steps_of_few_launches)
+    counts = []
+    for steps in (10, 110):
+        with Operations() as operations:
+            random_walk(seed, affinity, steps=steps)
+        counts.append(operations.count)
+    assert counts[1] - counts[0] <= 300
+
+
 def test_no_gradient_flows_through_a_walk():
     seed, edge = random_seed().requires_grad_(), random_edge().requires_grad_()
     assert not propagate(seed, edge, steps=2).requires_grad
@@ -375,7 +410,7 @@ def test_what_does_not_go_together_is_refused(call, message):
         call()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_the_gpu_gives_the_same():
     seed, edge = random_seed(), random_edge()
     walked = propagate(seed.cuda(), edge.cuda())

@@ -466,7 +466,7 @@ def test_decoder_loss_refuses_what_does_not_go_together():
         decoder_loss(seg_logits, mask[0])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_the_gpu_gives_the_same():
     images, features, cam, tags = recursion_case()
     on_gpu = recur_seed(images.cuda(), features.cuda(), cam.cuda(), tags.cuda())

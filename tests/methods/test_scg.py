@@ -1,8 +1,11 @@
 import math
+import weakref
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from rsepm_edu.methods.scg import min_max, scg, self_correlation
 
@@ -175,6 +178,50 @@ def test_settings_of_scg_equal_the_naive_loops(settings):
     assert_near(scg(features, cam, tags, **settings), naive_scg([features], cam, tags, **short))
 
 
+@pytest.mark.parametrize(("batch", "size"), [(3, (3, 5)), (2, (7, 9)), (1, (5, 1))])
+@pytest.mark.parametrize("thresholds", [(0.50, 0.10), (0.1, 0.5), (0.0, 0.0), (0.9, 1.5)])
+def test_blocks_give_what_whole_matrices_give(batch, size, thresholds, monkeypatch):
+    """Without a gradient the matrices are halved and the pictures taken in turn, here in pieces of a few rows."""
+    features, (cam, tags) = random_features(batch=batch, size=size), random_cam(batch=batch, size=size)
+    settings = dict(zip(("first_threshold", "second_threshold"), thresholds, strict=True))
+    wanted = scg(features.clone().requires_grad_(), cam, tags, **settings)
+    assert wanted.requires_grad and wanted.any()
+    assert_near(scg(features, cam, tags, **settings), wanted.detach())
+    monkeypatch.setattr("rsepm_edu.methods.scg.BLOCK", 4)
+    monkeypatch.setattr("rsepm_edu.methods.scg.MATRIX", 2 * (size[0] * size[1]) ** 2)
+    assert_near(scg(features, cam, tags, **settings), wanted.detach())
+
+
+class Largest(TorchDispatchMode):
+    """Bytes of the tensors made while it is on that are alive at the same time, at their height."""
+
+    def __init__(self):
+        super().__init__()
+        self.alive, self.height = {}, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                key = storage._cdata
+                if key not in self.alive:
+                    self.alive[key] = storage.nbytes()
+                    weakref.finalize(storage, self.alive.pop, key, None)
+        self.height = max(self.height, sum(self.alive.values()))
+        return result
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_large_maps_fit_into_little_memory(dtype):
+    """Counted without numbers: 8 pictures of 1,024 channels and 64×64 positions; all at once they took 3.5 GB."""
+    with torch.device("meta"):
+        features, cam, tags = torch.empty(8, 1024, 64, 64, dtype=dtype), torch.empty(8, 20, 64, 64), torch.empty(8, 20)
+        with Largest() as memory:
+            scg(features, cam, tags)
+    assert 0.1e9 < memory.height < 1.1e9
+
+
 def test_scg_without_positives_is_zero():
     features, (cam, tags) = random_features(), random_cam()
     assert not scg(features, cam, tags, foreground=2.0).any()
@@ -293,7 +340,7 @@ def test_shapes_that_do_not_go_together_are_refused():
         self_correlation(features.flatten(2), first_threshold=FIRST, second_threshold=SECOND)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_the_gpu_gives_the_same():
     features, (cam, tags) = random_features(), random_cam()
     result = scg(features.cuda(), cam.cuda(), tags.cuda())
