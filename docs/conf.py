@@ -137,7 +137,7 @@ def linkcode_resolve(domain: str, info: dict[str, str]) -> str | None:
             found = inspect.unwrap(getattr(found, name))
         lines, first = inspect.getsourcelines(found)
         path = Path(inspect.getsourcefile(found) or "").relative_to(ROOT)
-    except (AttributeError, TypeError, OSError, ValueError):  # a constant, or a part of another package
+    except (KeyError, AttributeError, TypeError, OSError, ValueError):  # a constant, or a part of another package
         return None
     return f"{REPOSITORY}/blob/main/{path.as_posix()}#L{first}-L{first + len(lines) - 1}"
 
