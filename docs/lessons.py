@@ -34,12 +34,6 @@ class Lesson:
         found: dict[str, Any] = json.loads((ROOT / "notebooks" / f"{self.page}.ipynb").read_text(encoding="utf-8"))
         return found
 
-    @property
-    def drawing(self) -> Path | None:
-        """Its drawing in docs/drawings, if there is one."""
-        path = ROOT / "docs" / "drawings" / f"{self.page}.svg"
-        return path if path.is_file() else None
-
 
 def lessons() -> list[Lesson]:
     """All of them, as the syllabus lists them."""
@@ -124,9 +118,6 @@ def _opened(lesson: Lesson, text: str, repository: str) -> str:
 
 
 def _first_picture(lesson: Lesson) -> str:
-    if lesson.drawing is not None:
-        title = re.search(r"<title[^>]*>([^<]+)</title>", lesson.drawing.read_text(encoding="utf-8"))
-        return f"![{title[1].strip() if title else lesson.title}](/docs/drawings/{lesson.page}.svg)"
     said = escape(_shown(lesson))
     return (
         f'<figure class="first-picture"><img src="../thumbnails/{lesson.page}.png" alt="{said}">'

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from docs import lessons as module
 from docs.lessons import cards, download, lessons, page_of, thumbnail
 
 ROOT = Path(__file__).parents[2]
@@ -38,8 +37,8 @@ def test_title_and_minutes_are_the_same_everywhere(lesson):
     assert f"about {lesson.minutes} minutes" in opening(lesson).split("## Time")[1]
     assert lesson.question.endswith("?")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for title in re.findall(rf"\[([^\]]+)\]\(notebooks/{lesson.page}\.ipynb\)", readme):
-        assert title == lesson.title
+    row = f"| {lesson.number} | [{lesson.title}](notebooks/{lesson.page}.ipynb) | {lesson.minutes} | "
+    assert row in readme and f"| {lesson.question} |" in readme.split(row)[1].splitlines()[0]
 
 
 def test_the_index_shows_each_lesson_once_and_leads_to_it():
@@ -100,20 +99,6 @@ def test_every_figure_of_a_page_has_words(lesson):
     page = json.loads(page_of(lesson, json.dumps(lesson.notebook), REPOSITORY))
     figures = [c for c in page["cells"] if any("image/png" in o.get("data", {}) for o in c.get("outputs", []))]
     assert figures and all(len(cell["metadata"]["mystnb"]["image"]["alt"]) >= 6 for cell in figures)
-
-
-def test_a_drawing_takes_the_place_of_the_still(tmp_path, monkeypatch):
-    lesson = lessons()[3]
-    (tmp_path / "docs" / "drawings").mkdir(parents=True)
-    (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
-    drawing = tmp_path / "docs" / "drawings" / f"{lesson.page}.svg"
-    drawing.write_text('<svg xmlns="http://www.w3.org/2000/svg"><title>Features that agree</title></svg>')
-    source = json.dumps(lesson.notebook)
-    assert f"thumbnails/{lesson.page}.png" in page_of(lesson, source, REPOSITORY)
-    monkeypatch.setattr(module, "ROOT", tmp_path)
-    page = page_of(lesson, source, REPOSITORY)
-    assert f"![Features that agree](/docs/drawings/{lesson.page}.svg)" in page
-    assert f"thumbnails/{lesson.page}.png" not in page
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "docs" / "examples").glob("*.py")), ids=lambda path: path.stem)

@@ -59,7 +59,7 @@ class Explorer(ABC):
         self._show(view)
         # As many in a row as fit, two on a phone; a chart alone has the whole width.
         share = f"{max(22, 96 // len(view.tiles))}%" if len(view.tiles) <= ACROSS else "22%"
-        layout = ipywidgets.Layout(flex=f"1 1 {share}", min_width="145px", max_width="56em", margin="2px 4px")
+        layout = ipywidgets.Layout(flex=f"1 1 {share}", min_width="120px", max_width="56em", margin="2px 4px")
         if len(view.tiles) > 1:
             layout.max_width = "30em"
         tiles = [ipywidgets.VBox(pair, layout=layout) for pair in zip(self.pictures, self.words, strict=True)]
