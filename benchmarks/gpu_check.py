@@ -55,7 +55,7 @@ from rsepm_edu.training.checkpoint import load_checkpoint
 from rsepm_edu.training.config import Precision, TrainConfig, preset
 from rsepm_edu.training.distributed import replicate
 from rsepm_edu.training.loop import Trainer, train
-from rsepm_edu.training.memory import step_memory
+from rsepm_edu.training.memory import gpu_memory, step_memory
 from rsepm_edu.training.mixings import MIXINGS, Mixing
 from rsepm_edu.training.phases import Phase
 
@@ -311,7 +311,7 @@ def memory(check: Check) -> Iterator[Row]:
 
 
 def _memory_of(check: Check, name: str, trainer: Trainer, phase: Phase, images: Tensor, tags: Tensor) -> Iterator[Row]:
-    counted = step_memory(trainer.config, trainer.network, phase, trainer.precision) / 1e9
+    counted = gpu_memory(step_memory(trainer.config, trainer.network, phase, trainer.precision)) / 1e9
     yield Row(f"{name}: counted", counted, "GB")
     if check.cuda:
         torch.cuda.empty_cache()

@@ -38,7 +38,7 @@ from rsepm_edu.data.voc import VOC_CLASSES, VocDataset, read_image
 from rsepm_edu.files import atomic_write_text
 from rsepm_edu.training.config import TrainConfig, preset
 from rsepm_edu.training.loop import Trainer, training_dataset
-from rsepm_edu.training.memory import step_memory
+from rsepm_edu.training.memory import gpu_memory, step_memory
 from rsepm_edu.training.phases import Phase, phase_of
 
 PICTURES = 10_582  # of trainaug
@@ -212,7 +212,7 @@ def rehearse(
     for phase, count in epochs.items():
         row = _steps_of(trainer, dataset, phase, steps=steps, warm_up=warm_up)
         counted = step_memory(config, trainer.network, phase, trainer.precision)
-        phases[phase.name] = {**row, "gb_counted": round(counted / 1e9, 2)}
+        phases[phase.name] = {**row, "gb_counted": round(gpu_memory(counted) / 1e9, 2)}
         seconds += count * batches * config.batch_size / row["pictures_per_second"]
         print(f"  {name} {phase.name}: {phases[phase.name]}")
     print(f"  {name}: {config.epochs} epochs of {batches} steps would take {seconds / 60:.1f} minutes\n")

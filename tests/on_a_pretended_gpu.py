@@ -22,7 +22,7 @@ from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.loop import Trainer, train
 from rsepm_edu.training.mixings import Mixing
 from rsepm_edu.training.phases import Phase
-from tests.pretend_gpu import GPU, PretendGpu, works
+from tests.pretend_gpu import GPU, WAITS, PretendGpu, works
 
 pytestmark = [
     pytest.mark.skipif(not works(), reason="this torch cannot pretend a GPU"),
@@ -71,6 +71,18 @@ def test_a_step_computes_there_what_it_computes_here(config: TrainConfig, phase:
         for device in (torch.device("cpu"), gpu)
     ]
     assert losses[0] == losses[1]
+
+
+def test_how_often_a_step_makes_the_host_wait(config: TrainConfig, gpu: torch.device) -> None:
+    """Of a step with all on: PAMR twice (are the numbers finite?), EdgePredict thrice (its maps, how many regions and
+    which labels there are), the losses. A real one asks for the gradient's length too.
+    """
+    trainer = Trainer(replace(config, accumulate=1), ("a", "b", "c"), gpu)
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    trainer.step(images, torch.ones(4, 3), PHASES[-1], step=0)
+    del WAITS[:]
+    trainer.step(images, torch.ones(4, 3), Phase(refine=True, mixing="epm"), step=1)
+    assert len(WAITS) == 6, WAITS
 
 
 def test_a_run_is_trained_resumed_scored_and_used(

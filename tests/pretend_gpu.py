@@ -15,6 +15,11 @@ from torch.utils._pytree import tree_leaves, tree_map
 GPU = torch.device("cuda", 0)
 aten = torch.ops.aten
 ACROSS = {aten._to_copy.default, aten.copy_.default}
+NUMBERS = {aten._local_scalar_dense.default, aten.nonzero.default, aten._unique2.default}
+"""Operations whose result, or its size, the host has to know."""
+
+WAITS: list[str] = []
+"""What has made the host wait for the GPU so far, each time."""
 
 
 class OnGpu(Tensor):
@@ -43,6 +48,7 @@ class OnGpu(Tensor):
 
     def tolist(self) -> Any:
         """As on a GPU: a copy to the host."""
+        WAITS.append("tolist")
         return self.kept.tolist()
 
     def new_tensor(self, data: Any, *, dtype: torch.dtype | None = None) -> Tensor:  # type: ignore[override]
@@ -68,12 +74,17 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         strangers = [tuple(t.shape) for t in tensors if not isinstance(t, OnGpu) and t.dim()]
         if strangers:
             raise AssertionError(f"{func}: tensors on the GPU, and on the CPU one of shape {strangers[0]}")
+    kwargs = {name: value for name, value in kwargs.items() if name != "pin_memory"}  # which needs a driver
     asked = kwargs.get("device")
     if asked is not None:
         here = torch.device(asked).type == GPU.type
         kwargs = {**kwargs, "device": torch.device("cpu")}
     if func is aten.copy_.default:
         here = isinstance(args[0], OnGpu)
+    source = args[1] if func is aten.copy_.default else args[0] if args else None
+    crosses = func in ACROSS and isinstance(source, Tensor) and isinstance(source, OnGpu) != here
+    if (crosses and not (here and kwargs.get("non_blocking"))) or (here and func in NUMBERS):
+        WAITS.append(str(func))
     args, kwargs = tree_map(lambda leaf: leaf.kept if isinstance(leaf, OnGpu) else leaf, (args, kwargs))
     result = func(*args, **kwargs)
     if not here:

@@ -174,6 +174,9 @@ def denormalise(images: Tensor) -> Tensor:
 
 
 def _statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    mean = torch.tensor(IMAGENET_MEAN, device=images.device)[:, None, None]
-    std = torch.tensor(IMAGENET_STD, device=images.device)[:, None, None]
+    """Filled in on the device: a copy to a GPU would make the host wait."""
+    like = {"dtype": torch.float32, "device": images.device}
+    mean, std = (
+        torch.stack([torch.full((1, 1), value, **like) for value in values]) for values in (IMAGENET_MEAN, IMAGENET_STD)
+    )
     return mean, std

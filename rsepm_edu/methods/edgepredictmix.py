@@ -163,7 +163,7 @@ def edge_predict_mix(
         )
     if tags.ndim != 2 or tags.shape[0] != images.shape[0]:
         raise ValueError(f"tags: expected BxK, B = {images.shape[0]}, got shape {tuple(tags.shape)}")
-    below = partners(images.shape[0], generator=generator).to(images.device)
+    below = partners(images.shape[0], generator=generator).to(images.device, non_blocking=True)
     shown = label_counts(pseudo_masks)[:, 1 : tags.shape[1] + 1] > 0
     batch = Mixed.unmixed(images, tags, pseudo_masks)
     return paste_classes(batch, batch.rows(below), shown, min_visible=min_visible)

@@ -12,7 +12,7 @@ from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.training.checkpoint import network_from_config
 from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.loop import Trainer
-from rsepm_edu.training.memory import step_memory
+from rsepm_edu.training.memory import gpu_memory, step_memory
 from rsepm_edu.training.optimizer import freeze, set_learning_rate
 from rsepm_edu.training.phases import Phase, phase_of
 
@@ -24,10 +24,10 @@ TRIED_ON_CPU = 4
 class Estimate:
     """Of what is left of a run.
 
-    pictures: of the split. steps: of the optimiser. memory: bytes of the greatest step, counted (see ``step_memory``).
-    memory_tried: bytes at the height of the steps that were tried; None on the CPU. gpu_memory: bytes of the GPU.
-    computing, reading: seconds; with workers they pass side by side, else one after the other. processes: that share
-    the run, each with a GPU of its own; memory is that of one.
+    pictures: of the split. steps: of the optimiser. memory: bytes of the greatest step, counted (``step_memory``, on a
+    GPU ``gpu_memory`` of it). memory_tried: bytes at the height of the steps that were tried; None on the CPU.
+    gpu_memory: bytes of the GPU. computing, reading: seconds; with workers they pass side by side, else one after the
+    other. processes: that share the run, each with a GPU of its own; memory is that of one.
     """
 
     pictures: int
@@ -88,10 +88,11 @@ def estimate(trainer: Trainer, dataset: VocDataset) -> Estimate:
     cuda = trainer.device.type == "cuda"
     cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # of this machine, for each process
     readers = processes * max(1, min(config.workers, cores))
+    counted = max(step_memory(share, plain, phase, trainer.precision) for phase in epochs)
     return Estimate(
         pictures=len(dataset),
         steps=sum(left.values()),
-        memory=max(step_memory(share, plain, phase, trainer.precision) for phase in epochs),
+        memory=gpu_memory(counted) if cuda else counted,
         memory_tried=tried,
         gpu_memory=torch.cuda.get_device_properties(trainer.device).total_memory if cuda else None,
         computing=sum(steps * share.batch_size * seconds[phase] for phase, steps in left.items()),

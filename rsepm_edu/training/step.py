@@ -126,7 +126,7 @@ def tag_term(cam: Tensor, batch: Batch, weight: float = 1.0) -> Term:
     """L_cls: the tags against the mean of the CAM over the picture, padding left out."""
     share = inside_share(batch.inside, cam)
     logits = (cam.float() * share).sum(dim=(2, 3)) / share.sum(dim=(2, 3)).clamp(min=1e-6)
-    return Term(weight * tag_loss(logits, batch.tags), cam.new_tensor(float(len(cam)), dtype=torch.float32))
+    return Term(weight * tag_loss(logits, batch.tags), cam.new_full((), len(cam), dtype=torch.float32))
 
 
 def rec_term(outputs: Outputs, target: Target, weight: float) -> Term:
