@@ -55,7 +55,7 @@ class Explorer(ABC):
         view = self.render()
         wide = ipywidgets.Layout(width="100%", height="auto")
         self.pictures = [ipywidgets.Image(format="png", layout=wide) for _ in view.tiles]
-        self.words = [ipywidgets.HTML(layout=ipywidgets.Layout(width="100%")) for _ in view.tiles]
+        self.words = [ipywidgets.HTML(layout=ipywidgets.Layout(width="100%", margin="2px 0")) for _ in view.tiles]
         self._show(view)
         # As many in a row as fit, two on a phone; a chart alone has the whole width.
         share = f"{max(22, 96 // len(view.tiles))}%" if len(view.tiles) <= ACROSS else "22%"
@@ -94,7 +94,9 @@ class Explorer(ABC):
         for picture, tile in zip(self.pictures, view.tiles, strict=True):
             picture.value = _png(tile)
         for words, caption in zip(self.words, view.captions, strict=True):
-            words.value = f"<div style='line-height: 1.35'>{escape(caption)}</div>"
+            words.value = (
+                f"<div style='line-height: 1.35; overflow-wrap: anywhere; white-space: normal'>{escape(caption)}</div>"
+            )
         self.words[-1].value += " &ensp;".join(
             f"<span style='white-space: nowrap'><span style='color: rgb{colour}'>■</span> {escape(text)}</span>"
             for text, colour in view.legend
