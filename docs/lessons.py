@@ -15,7 +15,6 @@ ROOT = Path(__file__).parents[1]
 WIDGET = "application/vnd.jupyter.widget-view+json"
 _ROW = re.compile(r"^\| (\d\d) \| \[(.+?)\]\((.+?)\.ipynb\) \| (.+?) \| (\d+) \|", re.MULTILINE)
 _BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\((https:[^)]*)\)")
-_NEXT = re.compile(r"(## Next\n\s*)Lesson (\d\d)\b(?!\])")
 
 
 @dataclass(frozen=True)
@@ -82,18 +81,12 @@ def cards() -> str:
 
 
 def page_of(lesson: Lesson, source: str, repository: str) -> str:
-    """The notebook as the site shows it: buttons for the badge, a picture on the first screen, alt texts, a link to the
-    next lesson.
-    """
+    """The notebook as the site shows it: buttons for the badge, a picture on the first screen, alt texts."""
     notebook = json.loads(source)
-    following = {n.number: n.page for n in lessons()}
     for i, cell in enumerate(notebook["cells"]):
-        text = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
-            if i == 0:
-                text = _opened(lesson, text, repository)
-            text = _NEXT.sub(lambda found: f"{found[1]}[Lesson {found[2]}]({following[found[2]]}.ipynb)", text)
-            cell["source"] = text
+            text = "".join(cell["source"])
+            cell["source"] = _opened(lesson, text, repository) if i == 0 else text
             continue
         for output in cell["outputs"]:
             if "image/png" in output.get("data", {}):
