@@ -44,7 +44,7 @@ damaged: $(READY) ## read ten thousand damaged files, where make test reads a th
 	$(PY) -m pytest -m damaged tests/damaged
 
 lab: $(READY) ## open JupyterLab on the lessons
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks # the glossary lies in docs
 
 notebooks: $(READY) ## run every lesson anew and store its outputs
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace $(NEUTRAL) notebooks/*.ipynb

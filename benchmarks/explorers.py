@@ -54,6 +54,8 @@ def values_of(control: Any) -> list[Any]:
         return [True, False]
     if isinstance(control, ipywidgets.Dropdown | ipywidgets.SelectionSlider):
         return [option[1] if isinstance(option, tuple) else option for option in control.options]  # (label, value)
+    if isinstance(control, ipywidgets.SelectionRangeSlider):
+        return [(low, high) for low, high in zip(control.options, control.options[3:], strict=False)]
     count = min(STOPS, round((control.max - control.min) / control.step) + 1)
     kind = int if isinstance(control, ipywidgets.IntSlider | ipywidgets.IntRangeSlider) else float
     values = [kind(control.min + (control.max - control.min) * i / (count - 1)) for i in range(count)]

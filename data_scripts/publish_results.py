@@ -1,7 +1,8 @@
-"""Bring every results/*/table.json to its readers: into README's tables, and into the package for lesson 12.
+"""Bring every results/*/table.json to its readers: into the tables of docs/results.md, and into the package
+for lesson 12.
 
-The copies in the package are for where there is no repository, on Colab say. README has a place for each table that it
-shows, between the comments RESULTS:name and END:name.
+The copies in the package are for where there is no repository, on Colab say. docs/results.md has a place for each
+table that it shows, between the comments RESULTS:name and END:name.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from rsepm_edu.files import atomic_write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIES = ROOT / "rsepm_edu" / "course" / "numbers"
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "results.md"
 
 
 def main() -> None:
@@ -25,7 +26,7 @@ def main() -> None:
     for copy in COPIES.glob("*.json"):
         if copy.stem not in tables:
             copy.unlink()
-    atomic_write_text(README, with_tables(README.read_text("utf-8"), tables))
+    atomic_write_text(PAGE, with_tables(PAGE.read_text("utf-8"), tables))
 
 
 def with_tables(text: str, tables: dict[str, Path]) -> str:

@@ -1,12 +1,18 @@
 """The reader's site: `make site`. Pages are the Markdown files and notebooks of the repository, as they are stored.
 
-Nothing is run and nothing is fetched: outputs come from the notebooks, formulas become MathML while the site is built.
+No lesson is run and nothing is fetched: outputs come from the notebooks, formulas become MathML while the site is
+built. What is run are the short examples of the API pages, in docs/examples.
 """
 
+import inspect
 import os
 import re
+import runpy
+import sys
 import tomllib
+from contextlib import redirect_stdout
 from html import escape
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -18,8 +24,12 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+from docs.lessons import cards, download, lessons, page_of, thumbnail  # noqa: E402
+
 _PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 REPOSITORY = _PROJECT["urls"]["Repository"]
+EXAMPLES, PICTURES = ROOT / "docs" / "examples", ROOT / "docs" / "api" / "pictures"
 _log = logging.getLogger(__name__)
 
 project = _PROJECT["name"]
@@ -30,6 +40,7 @@ include_patterns = ["docs/*.md", "docs/*.rst", "docs/api/*.rst", "notebooks/*.md
 include_patterns += ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"]
 exclude_patterns = [".*", "site", "runs", "build", "tests", "**/.ipynb_checkpoints"]  # not even looked into
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
+extensions += ["sphinx.ext.linkcode", "sphinx_copybutton"]
 nitpicky = False
 
 # Lessons
@@ -61,6 +72,12 @@ html_title = "From image tags to masks"
 # With a font that has a MATH table, for devices that bring none: brackets grow with what they hold.
 html_static_path = ["static", f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSerif.ttf"]
 html_css_files = ["site.css"]
+html_js_files = [("enlarge.js", {"defer": "defer"})]
+html_theme_options = {
+    "top_of_page_buttons": [],
+    "footer_icons": [{"name": "The repository", "url": REPOSITORY, "html": "Repository", "class": ""}],
+}
+copybutton_selector = "div.cell_input pre, div.highlight-python pre, div.highlight-bash pre, div.highlight-default pre"
 html_additional_pages = {"index": "redirect.html"}
 html_copy_source = False
 html_show_sourcelink = False
@@ -68,12 +85,11 @@ html_show_copyright = False
 html_math_renderer = "mathml"
 pygments_style = "friendly"
 
-_COLAB_BADGE = re.compile(r"\[!\[(Open in Colab)\]\([^)]*\)\]\((https:[^)]*)\)")
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)([^)\s]*)(?=\))")
 
 
 def _adapt_links(app: Sphinx, page: str, source: list[str]) -> None:
-    """What is right elsewhere and wrong here: a badge from the network, links to what is no page."""
+    """What is right elsewhere and not here: a badge from the network, links to what is no page; the index's cards."""
     pages = app.env.found_docs
 
     def adapted(link: re.Match[str]) -> str:
@@ -83,10 +99,26 @@ def _adapt_links(app: Sphinx, page: str, source: list[str]) -> None:
             return f"/{module}.rst"
         if os.path.splitext(target)[0] in pages or not (ROOT / target).exists():
             return link[0]
+        if target.endswith((".png", ".svg")):  # comes along with the site
+            return link[0]
         kind = "tree" if (ROOT / target).is_dir() else "blob"
         return f"{REPOSITORY}/{kind}/main/{target}{link[2]}"
 
-    source[0] = _LINK.sub(adapted, _COLAB_BADGE.sub(r"[\1](\2)", source[0]))
+    text = source[0].replace("{{ lessons }}", cards()) if page == root_doc else source[0]
+    for lesson in lessons():
+        if page == f"notebooks/{lesson.page}":
+            text = page_of(lesson, text, REPOSITORY)
+    source[0] = _LINK.sub(adapted, text)
+
+
+def _add_files(app: Sphinx, error: Exception | None) -> None:
+    """What pages name and Sphinx does not copy: the lessons' thumbnails, and the notebooks to run."""
+    if error is None:
+        for folder in ("thumbnails", "downloads"):
+            (Path(app.outdir) / folder).mkdir(exist_ok=True)
+        for lesson in lessons():
+            (Path(app.outdir) / "thumbnails" / f"{lesson.page}.png").write_bytes(thumbnail(lesson))
+            (Path(app.outdir) / "downloads" / f"{lesson.page}.ipynb").write_text(download(lesson), encoding="utf-8")
 
 
 def _plain_bars(_: Sphinx, *what: Any) -> None:
@@ -95,6 +127,44 @@ def _plain_bars(_: Sphinx, *what: Any) -> None:
     for i, line in enumerate(lines):
         parts = re.split(r"(`+[^`]*`+)", line)
         lines[i] = "".join(part if part.startswith("`") else part.replace("|", r"\|") for part in parts)
+
+
+def linkcode_resolve(domain: str, info: dict[str, str]) -> str | None:
+    """Where [source] leads: the lines of a function or class in the repository."""
+    try:
+        found: Any = sys.modules[info["module"]]
+        for name in info["fullname"].split("."):
+            found = inspect.unwrap(getattr(found, name))
+        lines, first = inspect.getsourcelines(found)
+        path = Path(inspect.getsourcefile(found) or "").relative_to(ROOT)
+    except (AttributeError, KeyError, TypeError, OSError, ValueError):  # a constant, or a part of another package
+        return None
+    return f"{REPOSITORY}/blob/main/{path.as_posix()}#L{first}-L{first + len(lines) - 1}"
+
+
+def _draw_examples(_: Sphinx) -> None:
+    """Run docs/examples, each named after the function that it shows, and keep what they draw beside the API pages."""
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    for path in EXAMPLES.glob("*.py"):
+        drawn = PICTURES / f"{path.stem}.png"
+        if not drawn.is_file() or drawn.stat().st_mtime < path.stat().st_mtime:
+            with redirect_stdout(StringIO()) as said:
+                figure = runpy.run_path(str(path))["figure"]
+            drawn.write_bytes(figure._repr_png_())
+            drawn.with_suffix(".txt").write_text(f"{figure!r}\n{said.getvalue()}", encoding="utf-8")
+
+
+def _add_example(_: Sphinx, kind: str, name: str, member: Any, options: Any, lines: list[str]) -> None:
+    """Formula, example and picture below the docstring of a function that has an example."""
+    path = EXAMPLES / f"{name}.py"
+    if not path.is_file():
+        return
+    formula, code = re.fullmatch(r'r"""(.*?)"""\n+(.*)', path.read_text(encoding="utf-8"), re.DOTALL).groups()  # type: ignore[union-attr]
+    alt, *said = (PICTURES / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    lines += ["", ".. rubric:: Formula", "", *formula.strip().splitlines(), "", ".. rubric:: Example", ""]
+    lines += [".. code-block:: python", "", *(f"   {line}" for line in code.splitlines()), ""]
+    lines += [".. code-block:: text", "", *(f"   {line}" for line in said), ""]
+    lines += [f".. image:: /docs/api/pictures/{name}.png", f"   :alt: {alt}", "   :class: api-example", ""]
 
 
 def _skip_member(_: Sphinx, kind: str, name: str, member: Any, skip: bool, options: Any) -> bool | None:
@@ -127,6 +197,9 @@ def _block_math(translator: Any, node: nodes.math_block) -> None:
 def setup(app: Sphinx) -> None:
     """What Sphinx calls first."""
     app.connect("source-read", _adapt_links)
+    app.connect("build-finished", _add_files)
+    app.connect("builder-inited", _draw_examples)
     app.connect("autodoc-process-docstring", _plain_bars)
+    app.connect("autodoc-process-docstring", _add_example, priority=600)  # after napoleon
     app.connect("autodoc-skip-member", _skip_member)
     app.add_html_math_renderer("mathml", (_inline_math, None), (_block_math, None))

@@ -4,11 +4,16 @@ Import what you need from the module that holds it, for example
 ``from rsepm_edu.methods.pamr import pamr``; this package itself imports nothing heavy.
 """
 
-from importlib.metadata import PackageNotFoundError, version
-
-try:
-    __version__ = version("rsepm-edu")
-except PackageNotFoundError:  # used from a checkout that was never installed
-    __version__ = "0+checkout"
-
 __all__ = ["__version__"]
+
+
+def __getattr__(name: str) -> str:
+    """``__version__``, looked up when it is asked for: to do so takes longer than all else here."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("rsepm-edu")
+    except PackageNotFoundError:  # used from a checkout that was never installed
+        return "0+checkout"

@@ -15,7 +15,10 @@ def resolve_device(name: str | torch.device | None = None) -> torch.device:
     try:
         device = torch.device(wanted)
         torch.zeros(1, device=device).cpu()  # the meta device makes tensors too, but holds no numbers
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # as torch words it, by build and driver
-        reason = str(error).splitlines()[0]
-        raise UserError(f"device: expected cpu or a GPU that is there, got {str(wanted)!r} ({reason})") from error
+    except Exception as error:  # of many kinds, by build and driver; its words are for developers of torch
+        there = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        missing = " (the driver is missing or too old)" if "NVIDIA driver" in str(error) else ""
+        raise UserError(
+            f"device: expected one that is there ({', '.join(there)}), got {str(wanted)!r}{missing}"
+        ) from error
     return device

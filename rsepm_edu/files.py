@@ -31,6 +31,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None:  # a full disk, told while writing: of which file is what the user must know
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

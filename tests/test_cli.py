@@ -17,6 +17,7 @@ from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.choosing import DEFAULT_CRITERIA
 from rsepm_edu.evaluation.scoring import SEEDS
+from rsepm_edu.multistage.config import MultistageConfig
 from rsepm_edu.training import checkpoint, loop
 from rsepm_edu.training.checkpoint import load_checkpoint, read_state, save_checkpoint
 from rsepm_edu.training.config import PRESETS, preset
@@ -51,7 +52,7 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return error
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "settings", "evaluate", "choose", "segment", "multistage"])
+@pytest.mark.parametrize("command", cli.COMMANDS)
 def test_help_explains_every_option(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         cli.main([command, "--help"])
@@ -94,6 +95,20 @@ def test_settings_tells_what_a_preset_changes(capsys: pytest.CaptureFixture[str]
     changed = {line.split()[1]: line.split()[2] for line in lines if line.startswith("*")}
     assert changed == {name: str(getattr(PRESETS["voc-t4"], name)) for name in ("accumulate", "workers")}
     assert "preset: expected one of creatures-cpu" in fails(capsys, "settings", "voc")
+
+
+def test_settings_tells_those_of_multistage_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["settings", "--multistage", "creatures-cpu"]) == 0
+    told = capsys.readouterr().out
+    assert re.findall("^=== .*$", told, flags=re.MULTILINE) == [
+        *("=== between the networks", "=== walk.…, the network of the walk", "=== segmentation.…, the segmenter")
+    ]
+    parts = [re.findall(r"^[* ] (\w+) ", part, flags=re.MULTILINE) for part in told.split("===")[1:]]
+    config = MultistageConfig.preset("creatures-cpu")
+    assert [sorted(part) for part in parts] == [
+        sorted(part.to_dict()) for part in (config.stages, config.walk, config.segmentation)
+    ]
+    assert "preset: expected one of creatures-cpu" in fails(capsys, "settings", "--multistage", "voc-t4")
 
 
 def test_an_epoch_is_a_line_and_nothing_is_drawn_where_there_is_no_terminal(
@@ -268,8 +283,8 @@ def test_what_a_user_can_get_wrong(
         ((*begin, "--set", "decoder_rates=('a',)"), "decoder_rates: expected numbers like (6, 12, 18), got ('a',)"),
         ((*begin, "--set", "decoder_rates=(0,)"), "decoder_rates: expected whole numbers from 1 to 999, got (0,)"),
         ((*begin, "--set", "poly_power=1e999"), "poly_power: expected a number up to 3.4e+38, got inf"),
-        ((*begin, "--root", creatures, "--device", "meta"), "device: expected cpu or a GPU that is there, got 'meta'"),
-        ((*begin, "--root", creatures, "--device", "abacus"), "device: expected cpu or a GPU that is there"),
+        ((*begin, "--root", creatures, "--device", "meta"), "device: expected one that is there (cpu"),
+        ((*begin, "--root", creatures, "--device", "abacus"), "device: expected one that is there (cpu"),
         ((*begin, "--root", creatures, "--resume"), "expected a checkpoint, got no such file"),
         (("train", "--preset", "voc-gpu", "--out", out), "--root: expected the folder of the data"),
         (
@@ -344,6 +359,10 @@ def test_demo_trains_scores_and_draws(
     assert f"--seed: expected 0, of the finished demo in {out}, got 1" in fails(
         capsys, "demo", "--out", out, "--seed", 1
     )
+    shutil.rmtree(out / "table")  # as if it had been stopped just before its end
+    assert cli.main(["demo", "--out", str(out), "--quiet"]) == 0
+    again = capsys.readouterr().out
+    assert again.split("seconds")[0] == printed.split("seconds")[0] and (out / "table" / "table.json").is_file()
 
 
 def test_a_head_that_was_never_trained_is_not_shown(

@@ -1,5 +1,7 @@
+import errno
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -97,3 +99,12 @@ def test_read_lines_takes_windows_marks_and_refuses_what_is_no_text(tmp_path):
         read_lines(tmp_path, "a list")
     with pytest.raises(UserError, match=r": expected a list, got what cannot be read: embedded null byte$"):
         read_lines("a\0b", "a list")
+
+
+def test_an_error_while_writing_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as caught, atomic_path(tmp_path / "table.md"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.filename == str(tmp_path / "table.md") and not list(tmp_path.iterdir())
+    with pytest.raises(OSError) as caught, atomic_path(tmp_path / "table.md") as temporary:
+        (temporary / "below").write_text("")
+    assert caught.value.filename != str(tmp_path / "table.md")  # it names one itself

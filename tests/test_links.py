@@ -70,7 +70,7 @@ def test_there_are_pages_of_every_kind() -> None:
     ("link", "is_broken"),
     [
         ("[a](README.md)", False),
-        ("[a](README.md#the-numbers)", False),
+        ("[a](README.md#lessons)", False),
         ("[a](#here-and-there)", False),
         ('<img src="README.md">', False),
         ("[a](https://example.org/nothing)", False),

@@ -15,11 +15,12 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 README = (ROOT / "README.md").read_text()
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/instructors.md"]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/instructors.md", "docs/commands.md"]
 
 EVERYWHERE = {"errors", "files", "labels", "saved", "device", "processes"}
 LAYERS = {
     "errors": EVERYWHERE,
+    "interrupts": set(),
     "files": EVERYWHERE,
     "labels": EVERYWHERE,
     "device": EVERYWHERE,
@@ -170,9 +171,27 @@ def test_make_commands_of_the_documents_exist(document: str) -> None:
     assert targets <= makefile_targets()
 
 
-def test_readme_lists_the_commands_of_the_command_line() -> None:
-    listed = re.findall(r"^\| `rsepm-edu ([a-z]+)` \|", README, flags=re.MULTILINE)
+def test_the_page_of_commands_lists_those_of_the_command_line() -> None:
+    page = (ROOT / "docs" / "commands.md").read_text()
+    listed = re.findall(r"^\| `rsepm-edu ([a-z]+)` \|", page, flags=re.MULTILINE)
     assert set(listed) == subcommands()
+
+
+def test_readme_stays_an_entry() -> None:
+    assert len(README.splitlines()) <= 150
+    first_screen = README[: README.index("## Lessons")]
+    assert "![" in first_screen and first_screen.count("\nmake ") == 2
+
+
+def test_readme_names_every_lesson_with_its_time_and_what_it_needs() -> None:
+    row_of = r"^\| (\d\d) \| \[.*?\]\((notebooks/.*?)\) \| (\d+) \| ([^|]+) \| [^|]+\? \|$"
+    rows = re.findall(row_of, README, re.MULTILINE)
+    lessons = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    assert [row[1] for row in rows] == [f"notebooks/{path.name}" for path in lessons]
+    for number, path, minutes, needs in rows:
+        opening = (ROOT / path).read_text(encoding="utf-8")
+        assert f"Reading and thinking: about {minutes} minutes" in opening, path
+        assert all(earlier < number for earlier in re.findall(r"\d\d", needs)), path
 
 
 def test_readme_example_runs() -> None:

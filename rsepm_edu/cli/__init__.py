@@ -1,21 +1,21 @@
 """The command line, rsepm-edu COMMAND: a file for each command, and what they share in options.py.
 
-torch takes seconds to import, so a command's file is imported when its options are asked for, and nothing heavy before.
+torch takes seconds to import. So the options lie apart, in arguments/, and a command's own file is imported to run it.
 """
 
 import argparse
 import importlib
+import io
 import logging
 import os
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from rsepm_edu import __version__
 from rsepm_edu.errors import UserError
+from rsepm_edu.interrupts import one_line_at_an_interrupt
 
 COMMANDS = {
     "demo": "train RS+EPM on Creatures, print its table, write pictures",
@@ -25,9 +25,13 @@ COMMANDS = {
     "choose": "rank checkpoints and choose thresholds without masks",
     "segment": "write masks and overlays for any pictures",
     "multistage": "pseudo masks of a checkpoint train a DeepLab",
+    "compare": "several runs in one table and one figure",
+    "report": "a run as one page of HTML",
+    "export": "a checkpoint as an ONNX file",
+    "lab": "open the lessons in JupyterLab",
     "check": "check the exercises in students' notebooks",
 }
-"""Each with a module of its name here, and what it does."""
+"""What each does; each has a module of its name here, with ``run``, and one in arguments/, with ``add_command``."""
 
 AGAIN = {name: "the same command" for name in ("demo", "multistage", "segment")}
 """What to tell somebody who stops a command that keeps its state, beside train, see ``_goes_on``."""
@@ -44,15 +48,28 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, None if rank else f"{self.prog}: {message}; see {self.prog} --help\n")  # the same on every rank
 
 
+class _Version(argparse.Action):
+    """Prints the version, which is not looked up before."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **more: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, **more)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from rsepm_edu import __version__
+
+        print(f"{parser.prog} {__version__}")
+        parser.exit()
+
+
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     """The parser, with the options of one command or of all; every option has its help."""
     parser = _Parser(prog="rsepm-edu", description="From image tags to masks: RecurSeed and EdgePredictMix.")
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument("--version", action=_Version, help="print the version and stop")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, purpose in COMMANDS.items():
         of_command = commands.add_parser(name, help=purpose)
         if command in (None, name):
-            importlib.import_module(f"rsepm_edu.cli.{name}").add_command(of_command)
+            importlib.import_module(f"rsepm_edu.cli.arguments.{name}").add_command(of_command)
     return parser
 
 
@@ -62,17 +79,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     `check` returns 1 where an exercise is not solved, `segment` where a picture could not be done.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
-    with _one_line_at_an_interrupt():
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # not every code page has θ, × and –
+    with one_line_at_an_interrupt():
         first = given[0] if given else ""
         options = build_parser(first if first in COMMANDS else "").parse_args(given)
+        command = importlib.import_module(f"rsepm_edu.cli.{options.command}")
     rank, processes = _launched()
     try:
         if processes > 1 and options.command not in SHARED:
             raise UserError(f"processes: expected 1, got {processes}; torchrun serves {' and '.join(SHARED)} alone")
         with _told_on_stderr(quiet=getattr(options, "quiet", False)):
-            return options.run(options) or 0
+            return command.run(options) or 0
     except UserError as error:
         return _refused(options.command, str(error))
+    except BrokenPipeError:  # whoever reads the output, head say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:  # a full disk, a folder without rights
         return _refused(options.command, _told(error))
     except RuntimeError as error:
@@ -138,25 +162,3 @@ def _launched() -> tuple[int, int]:
     from rsepm_edu.processes import launched
 
     return launched()
-
-
-@contextmanager
-def _one_line_at_an_interrupt() -> Iterator[None]:
-    """Leave at once at a Ctrl-C while modules are imported, where Python would show the inside of some library.
-
-    Nothing has begun that could be lost. Outside of the main thread, where no signal arrives, nothing changes.
-    """
-
-    def leave(*_: object) -> NoReturn:
-        os.write(2, b"\nrsepm-edu: stopped before anything was begun\n")
-        os._exit(130)
-
-    try:
-        before = signal.signal(signal.SIGINT, leave)
-    except ValueError:  # not the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -1,34 +1,18 @@
 """rsepm-edu choose: checkpoints and thresholds, chosen from pictures and tags alone."""
 
 import argparse
-from pathlib import Path
 
-from rsepm_edu.cli.options import add_common, add_criteria, add_scales, expect_classes, on_device, shows_bars
+from rsepm_edu.cli.options import expect_classes, on_device, shows_bars
 from rsepm_edu.data.creatures import ensure_creatures
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
-from rsepm_edu.evaluation.choosing import PICTURES, choose_thresholds, rank_checkpoints
+from rsepm_edu.evaluation.choosing import choose_thresholds, rank_checkpoints
 from rsepm_edu.training.checkpoint import load_checkpoint
 from rsepm_edu.training.seed_options import seed_options_of
 
 
-def add_command(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
-    parser.description = (
-        "Ranks the checkpoints of a run, and chooses each seed's threshold, from pictures and tags alone. "
-        "No mask is read."
-    )
-    parser.add_argument("checkpoints", type=Path, nargs="+", help="last.pt and others of the same data")
-    parser.add_argument("--root", type=Path, help="VOC devkit, no masks needed; default: Creatures")
-    parser.add_argument("--split", default="train", help="split to look at (default: train)")
-    parser.add_argument("--pictures", type=int, default=PICTURES, help="how many of them (default: %(default)s)")
-    add_criteria(parser)
-    add_scales(parser)
-    add_common(parser)
-    parser.set_defaults(run=_choose)
-
-
-def _choose(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> None:
+    """Rank the checkpoints and print what was chosen."""
     if options.pictures < 1:
         raise UserError(f"--pictures: expected at least 1, got {options.pictures}")
     dataset = VocDataset(options.root or ensure_creatures(), options.split)

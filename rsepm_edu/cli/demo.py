@@ -5,7 +5,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from rsepm_edu.cli.options import add_common, expect_folder, on_device, shows_bars
+from rsepm_edu.cli.options import expect_folder, on_device, shows_bars
 from rsepm_edu.cli.pictures import plan
 from rsepm_edu.cli.segment import segment_all
 from rsepm_edu.data.creatures import ensure_creatures
@@ -23,19 +23,8 @@ SHORT = {"epochs": 19, "rs_start": 12, "mix_start": 17}
 """The schedule of the demo: about half of the tables', so that two cores are done within minutes."""
 
 
-def add_command(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
-    parser.description = (
-        "Draws the Creatures data set once, trains the full method on it, scores every phase, and writes a panel "
-        "and masks. A few minutes on two CPU cores."
-    )
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the run (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of weights, order, crops, mixing (default: 0)")
-    add_common(parser)
-    parser.set_defaults(run=_demo)
-
-
-def _demo(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> None:
+    """Train, score and draw; what is there already is not done again."""
     started = time.perf_counter()
     root = ensure_creatures()
     out: Path = options.out
@@ -43,7 +32,7 @@ def _demo(options: argparse.Namespace) -> None:
     resume = (out / LAST).is_file()
     config = preset("creatures-cpu", seed=options.seed, **SHORT)
     table = out / "table" / "table.json"
-    if resume and load_checkpoint(out / LAST).epoch >= config.epochs:
+    if resume and table.is_file() and load_checkpoint(out / LAST).epoch >= config.epochs:
         rows = tables.read_rows(table)
         if any(row.seed != config.seed for row in rows):
             raise UserError(f"--seed: expected {rows[0].seed}, of the finished demo in {out}, got {config.seed}")

@@ -7,9 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rsepm_edu.cli.options import (
-    add_common,
-    add_criteria,
-    add_scales,
     expect_classes,
     expect_folder,
     on_device,
@@ -21,7 +18,6 @@ from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation import per_class, tables
 from rsepm_edu.evaluation.boundary import boundary_iou
 from rsepm_edu.evaluation.choosing import DEFAULT_CRITERIA, choose_thresholds, thresholds_of
-from rsepm_edu.evaluation.inference import TAG_THRESHOLD
 from rsepm_edu.evaluation.label_maps import LabelMap, compare_label_maps, label_maps
 from rsepm_edu.evaluation.metrics import BACKGROUND_NAME, scores
 from rsepm_edu.evaluation.per_class import ClassTable, MapCounts, class_counts, seed_counts
@@ -46,54 +42,8 @@ from rsepm_edu.training.seed_options import seed_options_of
 from rsepm_edu.viz.cases import save_cases
 
 
-def add_command(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
-    parser.description = (
-        "Scores a checkpoint: mIoU, FP and FN from one confusion matrix over the split, void left out. Maps as seeds, "
-        "tags given, each at its ORACLE threshold and at one chosen without masks; or, with --final, the segmentation "
-        "without tags. A segmenter of multistage has no seeds: it is always scored without tags."
-    )
-    parser.add_argument("checkpoint", type=Path, help="a last.pt, of train or of multistage")
-    parser.add_argument("--root", type=Path, help="VOC devkit with masks; default: Creatures")
-    parser.add_argument("--split", default=None, help="split to score (default: train, with --final val)")
-    parser.add_argument("--classes", help="foreground classes of the means, comma separated (default: all)")
-    parser.add_argument(
-        "--final", action="store_true", help=f"no tags: classes from the classifier at probability {TAG_THRESHOLD}"
-    )
-    parser.add_argument(
-        "--format",
-        choices=("text", "json", "markdown"),
-        default="text",
-        help="of the table; json is a list of rows, with --per-class or --boundary an object of rows and classes",
-    )
-    add_criteria(parser)
-    parser.add_argument("--out", type=Path, help="folder for table.json, table.md, command, config and versions")
-    parser.add_argument(
-        "--per-class",
-        action="store_true",
-        help="a table of the classes for every map, at its oracle threshold or by arg-max: IoU, FN, and FP split into "
-        "background and other classes",
-    )
-    parser.add_argument(
-        "--boundary", action="store_true", help="boundary IoU of every class, of the label maps of --map; a second pass"
-    )
-    parser.add_argument(
-        "--cases",
-        type=Path,
-        metavar="FOLDER",
-        help="pictures of the worst and the best cases, of the label maps of --map; for looking only",
-    )
-    parser.add_argument("--count", type=_parse_count, default=6, help="of --cases, each (default: %(default)s)")
-    parser.add_argument(
-        "--map",
-        help=f"row that --boundary and --cases look at, e.g. cam+pamr (default: {ARGMAX}; cam without a decoder)",
-    )
-    add_scales(parser)
-    add_common(parser)
-    parser.set_defaults(run=_evaluate)
-
-
-def _evaluate(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> None:
+    """Score the checkpoint; several processes share the pictures."""
     with joined(options.device) as world:
         with world.report_once():
             for option, folder in (("--out", options.out), ("--cases", options.cases)):
@@ -104,7 +54,7 @@ def _evaluate(options: argparse.Namespace) -> None:
                     f"--out: expected another folder than the checkpoint's, whose config.json would be overwritten, "
                     f"got {options.out}"
                 )
-            network, config, name = _load(options.checkpoint)
+            network, config, name = load_scored(options.checkpoint)
             if options.final and isinstance(network, SingleStageNetwork) and "decoder" not in network.learnt:
                 raise UserError(
                     f"--final: expected a network whose decoder was trained, got {options.checkpoint}, trained as far "
@@ -117,7 +67,7 @@ def _evaluate(options: argparse.Namespace) -> None:
             _evaluate_seeds(options, world, network, config)
 
 
-def _load(path: Path) -> tuple[SingleStageNetwork | Segmenter, TrainConfig | SegmentationConfig, str]:
+def load_scored(path: Path) -> tuple[SingleStageNetwork | Segmenter, TrainConfig | SegmentationConfig, str]:
     """Network, settings, and what tables call it: the segmenter's head, or the phase that the training had reached."""
     if is_segmenter(path):
         segmenter, config = read_segmenter(path)
@@ -262,9 +212,3 @@ def _parse_classes(text: str | None, known: tuple[str, ...]) -> tuple[str, ...] 
     if unknown:
         raise UserError(f"--classes: expected names among {', '.join(known)}, got {', '.join(unknown)}")
     return classes
-
-
-def _parse_count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of pictures, at least 1, got {text!r}")
-    return int(text)

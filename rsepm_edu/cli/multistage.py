@@ -2,20 +2,15 @@
 
 import argparse
 import shlex
-from pathlib import Path
-from typing import get_args
 
-from rsepm_edu.cli.options import add_changes, add_common, expect_folder, parse_changes, shows_bars
+from rsepm_edu.cli.options import expect_folder, parse_changes, shows_bars
 from rsepm_edu.data.creatures import ensure_creatures
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation import tables
 from rsepm_edu.evaluation.scored_split import scored_split
-from rsepm_edu.models.segmenters import Head
-from rsepm_edu.multistage.config import STAGE_PRESETS, MultistageConfig, StageConfig, Walk
+from rsepm_edu.multistage.config import MultistageConfig
 from rsepm_edu.multistage.run import Multistage, run_multistage
-from rsepm_edu.multistage.segmentation import SegmentationConfig
 from rsepm_edu.multistage.stages import SeedMap
-from rsepm_edu.multistage.walk import WalkConfig
 from rsepm_edu.training.checkpoint import load_checkpoint
 from rsepm_edu.training.keeping import LAST
 
@@ -30,56 +25,8 @@ SETTINGS = {
 """Options of their own for settings that --set knows too."""
 
 
-def add_command(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
-    parser.description = (
-        "Makes pseudo masks with a checkpoint of train (seeds, random walk, background score, dense CRF) and trains a "
-        "DeepLab on them. Each stage has a folder below OUT; given again, the command goes on where it stopped. No "
-        "training sees a true mask; only the scores at the end do."
-    )
-    described = (
-        ("", StageConfig(), "multistage/config.py"),
-        ("walk.", WalkConfig(), "multistage/walk.py"),
-        ("segmentation.", SegmentationConfig(), "multistage/segmentation.py"),
-    )
-    parser.epilog = "settings for --set: " + "; ".join(
-        f"{', '.join(prefix + name for name in settings.to_dict())} (explained in rsepm_edu/{where})"
-        for prefix, settings, where in described
-    )
-    parser.add_argument("checkpoint", type=Path, help="a last.pt of train")
-    parser.add_argument("--preset", required=True, help=f"settings to start from: {', '.join(STAGE_PRESETS)}")
-    parser.add_argument("--root", type=Path, help="VOC devkit (holds JPEGImages); default for creatures-cpu: Creatures")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run; the same one to go on")
-    parser.add_argument("--split", help="pictures with tags that get pseudo masks (default: by the preset)")
-    parser.add_argument(
-        "--map", choices=get_args(SeedMap), help="seed: cam, or decoder (default: decoder where one was trained)"
-    )
-    parser.add_argument("--walk", choices=get_args(Walk), help="IRNet's, AffinityNet's or none (default: boundary)")
-    parser.add_argument(
-        "--threshold", type=float, help="background score of the pseudo masks (default: chosen without masks)"
-    )
-    parser.add_argument(
-        "--crf",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="dense CRF on masks and result (default: yes)",
-    )
-    parser.add_argument("--head", choices=get_args(Head), help="of the segmenter (default: deeplabv3+)")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="seed of both trainings, where --set gives none (default: 0)"
-    )
-    parser.add_argument(
-        "--score", metavar="SPLIT", help="score seeds and pseudo masks there; none: do not (default: train, with masks)"
-    )
-    parser.add_argument(
-        "--evaluate", metavar="SPLIT", help="score the segmenter there; none: do not (default: val, with masks)"
-    )
-    add_changes(parser, "--set walk.epochs=2 --set segmentation.epochs=5")
-    add_common(parser)
-    parser.set_defaults(run=_multistage)
-
-
-def _multistage(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> None:
+    """Go through the stages and print their scores."""
     expect_folder("--out", options.out)
     checkpoint = load_checkpoint(options.checkpoint)
     seed_map: SeedMap = "decoder" if "decoder" in checkpoint.learnt else "cam"

@@ -15,16 +15,8 @@ from torch import nn
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.device import resolve_device
 from rsepm_edu.errors import UserError
-from rsepm_edu.evaluation.choosing import CRITERIA, DEFAULT_CRITERIA
-from rsepm_edu.evaluation.inference import GREATEST_SCALE, LEAST_SCALE, SCALES
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
-
-
-def add_common(parser: argparse.ArgumentParser) -> None:
-    """Device, and what is told of the work."""
-    parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 … (default: the GPU if there is one)")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars, no lines about epochs")
 
 
 def shows_bars(options: argparse.Namespace) -> bool:
@@ -43,59 +35,6 @@ def expect_folder(option: str, folder: Path) -> None:
         raise UserError(f"{option}: expected a folder, got {folder}: {there} is a file")
     if not os.access(there, os.W_OK | os.X_OK):
         raise UserError(f"{option}: expected a folder that may be written into, got {folder}: {there} may not")
-
-
-def add_scales(parser: argparse.ArgumentParser) -> None:
-    """Sizes at which pictures are seen."""
-    parser.add_argument(
-        "--scales",
-        type=_parse_scales,
-        default=SCALES,
-        help="sizes at which a picture is seen, each with its mirror image (default: 1.0,0.5,1.5,2.0)",
-    )
-
-
-def _parse_scales(text: str) -> tuple[float, ...]:
-    try:
-        scales = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        scales = ()
-    if not scales or not all(LEAST_SCALE <= scale <= GREATEST_SCALE for scale in scales):
-        raise argparse.ArgumentTypeError(
-            f"expected numbers from {LEAST_SCALE} to {GREATEST_SCALE} like 1.0,0.5, got {text!r}"
-        )
-    return scales
-
-
-def add_criteria(parser: argparse.ArgumentParser) -> None:
-    """Criteria that choose thresholds without masks."""
-    parser.add_argument(
-        "--choose",
-        type=_parse_criteria,
-        default=DEFAULT_CRITERIA,
-        metavar="CRITERION,…",
-        help=f"criteria that choose thresholds without masks, among {', '.join(CRITERIA)} "
-        f"(default: {', '.join(DEFAULT_CRITERIA)})",
-    )
-
-
-def _parse_criteria(text: str) -> tuple[str, ...]:
-    criteria = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
-    if not all(name in CRITERIA for name in criteria):
-        raise argparse.ArgumentTypeError(f"expected some of {', '.join(CRITERIA)}, got {text!r}")
-    return criteria
-
-
-def add_changes(parser: argparse.ArgumentParser, example: str) -> None:
-    """Changes of single settings, for ``parse_changes``."""
-    parser.add_argument(
-        "--set",
-        dest="changes",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        help=f"change a setting, e.g. {example}; may be given again and again",
-    )
 
 
 def parse_changes(texts: Sequence[str], known: Mapping[str, Any]) -> dict[str, Any]:

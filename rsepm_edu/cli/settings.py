@@ -1,22 +1,21 @@
-"""rsepm-edu settings: every setting of train with its meaning and its source."""
+"""rsepm-edu settings: every setting of train, or of multistage, with its meaning and its source."""
 
 import argparse
 
-from rsepm_edu.training.config import PRESETS, TrainConfig, preset
+from rsepm_edu.multistage.config import MultistageConfig
+from rsepm_edu.training.config import TrainConfig, preset
 from rsepm_edu.training.described import settings_text
 
 
-def add_command(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
-    parser.description = (
-        "Prints the settings of train, for its --set NAME=VALUE: value, meaning and source. A star marks what a preset "
-        "changes. Sources in brackets: [J] Jo, Yu & Kim 2022; other papers by name; (ours) chosen here."
-    )
-    parser.add_argument(
-        "preset", nargs="?", metavar="PRESET", help=f"one of {', '.join(PRESETS)} (default: the defaults of all)"
-    )
-    parser.set_defaults(run=_settings)
-
-
-def _settings(options: argparse.Namespace) -> None:
-    print(settings_text(TrainConfig() if options.preset is None else preset(options.preset)), end="")
+def run(options: argparse.Namespace) -> None:
+    """Print them."""
+    if not options.multistage:
+        print(settings_text(TrainConfig() if options.preset is None else preset(options.preset)), end="")
+        return
+    config = MultistageConfig() if options.preset is None else MultistageConfig.preset(options.preset)
+    parts = {
+        "between the networks": config.stages,
+        "walk.…, the network of the walk": config.walk,
+        "segmentation.…, the segmenter": config.segmentation,
+    }
+    print("\n".join(f"=== {title}\n\n{settings_text(part)}" for title, part in parts.items()), end="")

@@ -107,7 +107,7 @@ def read_split(root: str | os.PathLike[str], split: str) -> list[str]:
     elif split in SHIPPED_SPLITS:
         return (files("rsepm_edu.data") / "splits" / f"{split}.txt").read_text("utf-8").split()
     else:
-        there = [*splits_there(devkit), *SHIPPED_SPLITS]
+        there = dict.fromkeys([*splits_there(devkit), *SHIPPED_SPLITS])
         raise UserError(f"{path}: expected a split ({', '.join(there)}), got no such file")
     names: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):

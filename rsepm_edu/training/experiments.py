@@ -12,10 +12,12 @@ from typing import Any
 
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.device import resolve_device
+from rsepm_edu.evaluation import tables
 from rsepm_edu.evaluation.choosing import PICTURES, choose_thresholds, thresholds_of
 from rsepm_edu.evaluation.inference import SCALES
 from rsepm_edu.evaluation.scoring import score_seeds
 from rsepm_edu.evaluation.tables import Row
+from rsepm_edu.files import atomic_write_text, remove_leftovers
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.training.checkpoint import Checkpoint, load_checkpoint
 from rsepm_edu.training.config import WITHOUT_DECODER, Method, TrainConfig, method_name
@@ -82,9 +84,14 @@ class Experiment:
 def full_run(experiment: Experiment, out: Path, *, resume: bool = False, **options: Any) -> list[Row]:
     """Train the full method once and score the averaged network at the end of every phase.
 
+    The rows of each phase are kept in ``out``/rows, so that a run that goes on has those of all phases.
+
     Returns:
         Rows for CAM and its refinements, RS, and RS with mixing; those of the earlier phases had fewer epochs than the
         last.
+
+    Raises:
+        UserError: see ``train``; or the run that goes on has no rows of a phase that it has left behind.
     """
     config = experiment.config
     ends: dict[int, Branch] = {
@@ -92,14 +99,27 @@ def full_run(experiment: Experiment, out: Path, *, resume: bool = False, **optio
         config.mix_start: ("rs", "none"),
         config.epochs: (config.method, config.mixing),
     }
-    rows: list[Row] = []
+    kept = {epoch: out / "rows" / f"epoch_{epoch:03d}.json" for epoch in ends}
 
-    def score(trainer: Trainer, row: dict[str, Any]) -> None:
+    def score(network: SingleStageNetwork, epoch: int) -> None:
+        atomic_write_text(kept[epoch], tables.to_json(experiment.rows(network, *ends[epoch])))
+
+    def on_start(trainer: Trainer, dataset: VocDataset) -> None:
+        for epoch, path in kept.items():
+            if epoch < trainer.epoch:
+                tables.read_rows(path)  # or an error now, not after the training
+        if trainer.epoch in kept and not kept[trainer.epoch].is_file():  # stopped between its checkpoint and its rows
+            score(trainer.average.network, trainer.epoch)
+
+    def on_epoch(trainer: Trainer, row: dict[str, Any]) -> None:
         if trainer.epoch in ends:
-            rows.extend(experiment.rows(trainer.average.network, *ends[trainer.epoch]))
+            score(trainer.average.network, trainer.epoch)
 
-    train(config, experiment.root, out, resume=resume, on_epoch=score, **options)
-    return rows
+    remove_leftovers(out / "rows")
+    network = train(config, experiment.root, out, resume=resume, on_start=on_start, on_epoch=on_epoch, **options)
+    if not kept[config.epochs].is_file():
+        score(network, config.epochs)
+    return [row for epoch in sorted(kept) for row in tables.read_rows(kept[epoch])]
 
 
 def ablation(experiment: Experiment, out: Path, branches: Sequence[Branch] = ABLATION, **options: Any) -> list[Row]:

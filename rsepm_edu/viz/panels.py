@@ -7,7 +7,8 @@ pictures can be compared; who wants another scale changes the map first and says
 import io
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,10 +16,11 @@ import matplotlib
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from PIL import Image
 from torch import Tensor
 
 from rsepm_edu.data.palette import VOID, colourise
@@ -35,13 +37,56 @@ HEAT = (matplotlib.colormaps["inferno"](np.arange(256))[:, :3] * 255).round().as
 """256x3: the colour of a map's value 0/255, 1/255 ... 255/255, from black to pale yellow."""
 
 
+WIDTH = 8.0
+"""Inches of every figure: as wide as the column of the site at 100 pixels an inch."""
+
+DENSITY = 200
+"""Pixels an inch in notebooks: twice the column of the site, so that figures fill JupyterLab's too and stay sharp."""
+
+SMALLEST, LARGEST = 1.8, 3.0
+"""Inches of a picture in a row: smaller ones go on in the next row, a single one is not blown up further."""
+
+
 class _Figure(Figure):
-    """A figure that notebooks show by itself, whichever matplotlib backend is active."""
+    """A figure that notebooks show by itself, whichever matplotlib backend is active, and that says what it shows."""
+
+    shown = "figure"
+
+    def __repr__(self) -> str:
+        return self.shown
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=85, metadata={"Software": None})  # notebooks stay small
-        return buffer.getvalue()
+        self.savefig(buffer, format="png", dpi=DENSITY)
+        return small_png(Image.open(buffer))
+
+
+FLAT = 12
+"""Pixels: squares of this side in one colour are an area, such as a legend's patch, and no enlarged pixel."""
+
+
+def small_png(image: Image.Image) -> bytes:
+    """A picture as PNG with a palette of at most 256 colours of its own: a third of the bytes, and hardly seen.
+
+    Colours of areas stay as they are, so that a legend's are those of the masks; the others are rounded.
+    """
+    pixels = image.convert("RGB")
+    packed = np.asarray(pixels).astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.int32)
+    corner, middle = packed[:-FLAT, :-FLAT], packed[FLAT // 2 : -FLAT // 2, FLAT // 2 : -FLAT // 2]
+    flat = (corner == packed[FLAT:, FLAT:]) & (corner == packed[:-FLAT, FLAT:]) & (corner == packed[FLAT:, :-FLAT])
+    colours, counts = np.unique(corner[flat & (corner == middle)], return_counts=True)
+    kept = np.sort(colours[np.argsort(-counts)[:128]])
+    exact = np.stack([kept >> 16, kept >> 8 & 255, kept & 255], axis=1).astype(np.uint8)
+    rounded = pixels.quantize(256 - len(kept), dither=Image.Dither.NONE)
+    indices = np.asarray(rounded) + np.uint8(len(kept))
+    if len(kept):
+        places = np.searchsorted(kept, packed).clip(max=len(kept) - 1)
+        indices = np.where(kept[places] == packed, places, indices).astype(np.uint8)
+    small = Image.fromarray(indices)
+    small.putpalette(exact.tobytes() + bytes(rounded.getpalette() or []))
+    buffer = io.BytesIO()
+    small.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
 
 
 LINE_COLOURS = ("#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#e69f00")
@@ -194,9 +239,9 @@ def panel(
     titles: Sequence[str] | None = None,
     *,
     legend: Mapping[str, str] | None = None,
-    size: float = 1.6,
+    size: float = SMALLEST,
 ) -> Figure:
-    """A table of pictures.
+    """A table of pictures, as wide as the page. A single row that is too long for it goes on in the next line.
 
     Args:
         rows: pictures uint8 (H×W×3 or 3×H×W) row by row; None leaves a cell empty.
@@ -204,7 +249,7 @@ def panel(
         titles: one name for each row, written at its left.
         legend: name to colour, written below the table; see `class_colours`. Of a long one only the colours that some
             label map among the pictures shows.
-        size: width of one picture in inches.
+        size: width in inches under which no picture of a single row goes, at least `SMALLEST`.
 
     Raises:
         ValueError: a row or `titles` does not fit the table.
@@ -214,45 +259,62 @@ def panel(
     if titles is not None and len(titles) != len(rows):
         raise ValueError(f"expected {len(rows)} titles, got {len(titles)}")
     drawn = [[None if cell is None else picture(cell) for cell in row] for row in rows]
-    heights = [max(_aspect(cell) for cell in row) for row in drawn]
-    width = size * len(columns) + (0.25 if titles is not None else 0.0)
     if legend is not None and len(legend) > LONG:
-        palette, cells = set(legend.values()), [_colours_of(cell) for row in drawn for cell in row if cell is not None]
-        shown = set[str]().union(*(colours for colours in cells if colours <= palette))  # a photograph has any colour
+        palette, found = set(legend.values()), [_colours_of(cell) for row in drawn for cell in row if cell is not None]
+        shown = set[str]().union(*(colours for colours in found if colours <= palette))  # a photograph has any colour
         legend = {name: colour for name, colour in legend.items() if colour in shown} or legend
-    per_line = max(3, int(width / 0.9))  # legend entries
-    lines = 0 if legend is None else -(-len(legend) // per_line)
-    figure = _Figure(
-        figsize=(width, sum(size * height + 0.05 for height in heights) + 0.25 + 0.25 * lines),
-        layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0),
-    )
-    axes = figure.subplots(len(rows), len(columns), squeeze=False, height_ratios=heights)
-    for r, row in enumerate(drawn):
-        for c, cell in enumerate(row):
-            _draw(axes[r, c], cell)
-            if r == 0:
-                axes[r, c].set_title(columns[c], fontsize=9)
-        if titles is not None:
-            axes[r, 0].set_ylabel(titles[r], fontsize=9)
+    beside = 0.3 if titles is not None else 0.0
+    across = len(columns)
+    if len(rows) == 1:
+        most = max(1, int((WIDTH - beside) / max(size, SMALLEST)))
+        across = -(-across // -(-across // most))  # as many in every line, if it can be
+    wide = min(LARGEST, (WIDTH - beside) / across)
+    names = ["\n".join(textwrap.wrap(name, max(8, int(13 * wide)), break_long_words=False)) for name in columns]
+    lines = [
+        (row[start : start + across], names[start : start + across] if r == 0 else [])
+        for r, row in enumerate(drawn)
+        for start in range(0, len(row), across)
+    ]
+    heights = [wide * max(_aspect(cell) for cell in cells) for cells, _ in lines]
+    above = [0.08 + 0.19 * max((name.count("\n") + 1 for name in called), default=0) for _, called in lines]
+    legend_lines = 0 if legend is None else -(-len(legend) // 7)
+    below = 0.0 if legend is None else 0.1 + 0.26 * legend_lines
+    tall = sum(heights) + sum(above) + below
+    figure = _Figure(figsize=(WIDTH, tall))
+    figure.shown = f"pictures: {_listed(columns)}" + (f"; rows: {_listed(titles)}" if titles else "")
+    left, top, gap = beside, tall, 0.04  # at the left, where a phone looks first
+    for r, (cells, called) in enumerate(lines):
+        top -= above[r] + heights[r]
+        for c, cell in enumerate(cells):
+            place = ((left + c * wide + gap) / WIDTH, top / tall, (wide - 2 * gap) / WIDTH, heights[r] / tall)
+            ax = figure.add_axes(place)
+            _draw(ax, cell)
+            if called:
+                ax.set_title(called[c], fontsize=10, pad=4)
+            if titles is not None and c == 0 and len(rows) == len(lines):
+                ax.set_ylabel(titles[r], fontsize=10)
+    if titles is not None and len(rows) < len(lines):
+        figure.axes[0].set_ylabel(titles[0], fontsize=10)
     if legend is not None:
         figure.legend(
             [Patch(facecolor=colour, edgecolor="0.3") for colour in legend.values()],
             list(legend),
-            loc="outside lower center",
-            ncols=per_line,
-            fontsize=8,
+            loc="lower center",
+            ncols=-(-len(legend) // legend_lines),
+            fontsize=9.5,
             frameon=False,
+            borderaxespad=0.1,
         )
     return figure
 
 
-def numbers(tensors: Mapping[str, Array], *, size: float = 0.55) -> Figure:
-    """Small tensors as coloured squares with their numbers in them, side by side.
+def numbers(tensors: Mapping[str, Array], *, size: float = 0.7) -> Figure:
+    """Small tensors as coloured squares with their numbers in them, side by side, and below one another on a full line.
 
     Args:
         tensors: title to tensor C×H×W, H×W or W, of any numeric dtype. Channels stand side by side.
             One colour scale, blue below 0 and red above, serves all of them. NaN is shown as void.
-        size: width of one square in inches.
+        size: width of one square in inches; less where the widest tensor would not fit the page.
 
     Raises:
         ValueError: a tensor with no or more than three dimensions.
@@ -263,22 +325,51 @@ def numbers(tensors: Mapping[str, Array], *, size: float = 0.55) -> Figure:
     blocks = {title: np.atleast_3d(array.T).T for title, array in arrays.items()}
     finite = np.concatenate([block[np.isfinite(block)] for block in blocks.values()])
     largest = float(np.abs(finite).max(initial=0.0)) or 1.0
-    widths = [block.shape[2] for block in blocks.values() for _ in block]
-    tall = max(block.shape[1] for block in blocks.values())
-    figure = _Figure(figsize=(size * (sum(widths) + 0.5 * len(widths)), size * tall + 0.3), layout="constrained")
-    axes = iter(figure.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0])
-    for title, block in blocks.items():
-        for channel, values in enumerate(block):
-            ax = next(axes)
-            ax.imshow(values, cmap="RdBu_r", vmin=-1.3 * largest, vmax=1.3 * largest)
-            for (y, x), value in np.ndenumerate(values):
+    single = [
+        (f"{title}[{channel}]" if len(block) > 1 else title, values)
+        for title, block in blocks.items()
+        for channel, values in enumerate(block)
+    ]
+    size = min(max(size, 0.45), (WIDTH - 0.3) / max(values.shape[1] for _, values in single))
+    lines: list[list[tuple[str, npt.NDArray[Any], float]]] = [[]]
+    x = 0.0
+    for name, values in single:
+        wide = max(size * values.shape[1], 0.09 * len(name))
+        if lines[-1] and x + wide > WIDTH - 0.05:
+            lines.append([])
+            x = 0.0
+        lines[-1].append((name, values, x + (wide - size * values.shape[1]) / 2))
+        x += wide + 0.35
+    heights = [0.35 + size * max(values.shape[0] for _, values, _ in line) for line in lines]
+    tall = sum(heights) + 0.1
+    figure = _Figure(figsize=(WIDTH, tall))
+    figure.shown = f"numbers in coloured squares: {_listed(tensors)}"
+    colours, norm = matplotlib.colormaps["RdBu_r"], Normalize(-1.3 * largest, 1.3 * largest)
+    top = tall
+    for line, height in zip(lines, heights, strict=True):
+        for name, values, x in line:
+            wide, high = size * values.shape[1], size * values.shape[0]
+            ax = figure.add_axes(((0.05 + x) / WIDTH, (top - 0.3 - high) / tall, wide / WIDTH, high / tall))
+            ax.imshow(values, cmap=colours, norm=norm)
+            for (row, column), value in np.ndenumerate(values):
                 text = "void" if np.isnan(value) else f"{value + 0.0:.4g}"  # + 0.0: no "-0"
-                ax.text(x, y, text, ha="center", va="center", fontsize=9)
-            name = f"{title}[{channel}]" if len(block) > 1 else title
-            ax.set_title(name, fontsize=8)
+                dark = not np.isnan(value) and _brightness(colours(norm(value))) < 0.5
+                fits = min(12.0, 100 * size / max(4, len(text)))
+                ax.text(column, row, text, ha="center", va="center", fontsize=fits, color="white" if dark else "black")
+            ax.set_title(name, fontsize=10, pad=4)
             ax.set_xticks([])
             ax.set_yticks([])
+        top -= height
     return figure
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(" ".join(name.split()) for name in names)
+
+
+def _brightness(colour: Sequence[float]) -> float:
+    """Of a colour red, green, blue in 0 to 1, as the eye weighs them."""
+    return 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2]
 
 
 def curves(
@@ -301,7 +392,8 @@ def curves(
     Raises:
         ValueError: a line that has not one value for each x.
     """
-    figure = _Figure(figsize=(5.0, 2.8), layout="constrained")
+    figure = _Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    figure.shown = f"curves over {xlabel}: {_listed(lines)}"
     ax = figure.subplots()
     for (name, values), colour in zip(lines.items(), itertools.cycle(LINE_COLOURS), strict=False):
         if len(values) != len(x):
@@ -312,7 +404,7 @@ def curves(
     ax.set(xlabel=xlabel, ylim=(0, limit))
     ax.grid(axis="y", color="0.92")
     ax.spines[["top", "right"]].set_visible(False)
-    figure.legend(fontsize=8, frameon=False, ncols=len(lines) + 1, loc="outside upper center")
+    figure.legend(fontsize=10, frameon=False, ncols=len(lines) + 1, loc="outside upper center")
     return figure
 
 
@@ -341,7 +433,8 @@ def ranges(
         raise ValueError(f"expected rows, and marks among them, got {list(rows)} and {list(marks)}")
     if not np.isfinite([*itertools.chain(*rows.values()), *marks.values()]).all():
         raise ValueError("expected finite values")
-    figure = _Figure(figsize=(7.2, 0.75 + 0.24 * len(rows)), layout="constrained")
+    figure = _Figure(figsize=(WIDTH, 0.8 + 0.27 * len(rows)), layout="constrained")
+    figure.shown = f"{xlabel}, a line a row with a dot for each value: {_listed(rows)}"
     ax = figure.subplots()
     if zero:
         ax.axvline(0, color="0.6", linewidth=1)
@@ -352,7 +445,7 @@ def ranges(
             ax.plot(values, [y] * len(values), "o", color=LINE_COLOURS[0], markersize=4.5, markeredgecolor="white")
         if name in marks:
             ax.plot([marks[name]], [y], "D", color=LINE_COLOURS[1], markerfacecolor="none", markersize=7)
-    ax.set_yticks(range(len(rows)), list(rows), fontsize=8)
+    ax.set_yticks(range(len(rows)), list(rows), fontsize=9.5)
     ax.set(xlabel=xlabel, ylim=(len(rows) - 0.5, -0.5))
     ax.grid(axis="x", color="0.92")
     ax.spines[["top", "right"]].set_visible(False)
@@ -362,7 +455,7 @@ def ranges(
             Line2D([], [], color=LINE_COLOURS[1], linestyle="", marker="D", markerfacecolor="none"),
         ]
         figure.legend(
-            handles, ["ours, a dot a seed", mark_name], fontsize=8, frameon=False, ncols=2, loc="outside upper right"
+            handles, ["ours, a dot a seed", mark_name], fontsize=10, frameon=False, ncols=2, loc="outside upper right"
         )
     return figure
 
@@ -388,11 +481,24 @@ def plane(
     Raises:
         ValueError: what is no (FP, FN), or negative, or adds up to more than 1.
     """
+    figure = _Figure(figsize=(WIDTH, 6.4), layout="constrained")
+    figure.shown = f"the plane of FP and FN: {_listed(list(dict.fromkeys([*points, *(lines or {})])))}"
+    draw_plane(figure.subplots(), points, lines=lines, arrows=arrows, limit=limit)
+    return figure
+
+
+def draw_plane(
+    ax: Axes,
+    points: Mapping[str, npt.ArrayLike],
+    *,
+    lines: Mapping[str, npt.ArrayLike] | None = None,
+    arrows: Sequence[tuple[npt.ArrayLike, npt.ArrayLike]] = (),
+    limit: float = 1.0,
+) -> None:
+    """`plane` in a part of a figure."""
     dots = {name: _fp_fn(name, value) for name, value in points.items()}
     paths = {name: _fp_fn(name, value) for name, value in (lines or {}).items()}
     ends = [(_fp_fn("arrow", start)[0], _fp_fn("arrow", end)[0]) for start, end in arrows]
-    figure = _Figure(figsize=(4.4, 4.4), layout="constrained")
-    ax = figure.subplots()
     ax.fill([0, 1, 1], [1, 0, 1], color="0.93", zorder=0)  # no mask can be there
     for tenth in range(1, 10):
         total = 1 - tenth / 10
@@ -400,7 +506,7 @@ def plane(
         if total <= limit:
             text = f"IoU {tenth / 10}" if tenth == 5 else f"{tenth / 10}"
             place: dict[str, Any] = {"ha": "right", "va": "bottom", "rotation": -45, "rotation_mode": "anchor"}
-            ax.text(total - 0.01 * limit, 0.015 * limit, text, color="0.5", fontsize=7, **place)
+            ax.text(total - 0.01 * limit, 0.015 * limit, text, color="0.45", fontsize=9, **place)
     styles = zip(itertools.cycle(LINE_COLOURS), itertools.cycle(MARKERS), strict=False)
     handles = []
     for name, (colour, marker) in zip(dict.fromkeys([*dots, *paths]), styles, strict=False):
@@ -419,8 +525,7 @@ def plane(
         ax.annotate("", xy=tuple(end), xytext=tuple(start), arrowprops=style, zorder=3)
     ax.set(xlabel="FP", ylabel="FN", xlim=(0, limit), ylim=(0, limit), aspect="equal")
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(handles=handles, fontsize=8, frameon=False, loc="upper right")  # where no point can be
-    return figure
+    ax.legend(handles=handles, fontsize=10, frameon=False, loc="upper right")  # where no point can be
 
 
 def _fp_fn(name: str, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -465,7 +570,7 @@ def save_panel(path: str | os.PathLike[str], samples: Sequence[PanelSample], cla
     """Write `training_panel(samples, class_names)` to a PNG file, atomically."""
     figure = training_panel(samples, class_names)
     with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": None})
+        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
 
 
 _COLUMNS = {

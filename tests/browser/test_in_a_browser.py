@@ -99,14 +99,28 @@ def show(cell: Locator) -> None:
     cell.evaluate("cell => cell.scrollIntoView()")
 
 
-def picture(page: Page) -> str:
-    """The bytes of the explorer's picture, as text; none while the browser has not decoded it."""
-    script = """async image => {
+PICTURES = ".widget-image, img.jupyter-widgets"
+BYTES = """async selector => {
+    let all = "";
+    for (const image of document.querySelectorAll(selector)) {
         await image.decode();
-        const bytes = await (await fetch(image.src)).arrayBuffer();
-        return image.naturalWidth > 0 ? Array.from(new Uint8Array(bytes)).join() : "";
-    }"""
-    return str(page.locator(".widget-image, img.jupyter-widgets").first.evaluate(script))
+        if (image.naturalWidth === 0) return "";
+        all += Array.from(new Uint8Array(await (await fetch(image.src)).arrayBuffer())).join();
+    }
+    return all;
+}"""
+
+
+def pictures(page: Page) -> str:
+    """The bytes of the explorer's pictures, as text; none while the browser has not decoded one."""
+    return str(page.evaluate(BYTES, PICTURES))
+
+
+def places(cell: Locator) -> list[dict[str, float]]:
+    """Where the explorer's pictures stand, left to right and down."""
+    script = "images => images.map(i => i.getBoundingClientRect()).map(r => ({x: r.x, y: r.y, width: r.width}))"
+    found: list[dict[str, float]] = cell.locator(PICTURES).evaluate_all(script)
+    return found
 
 
 def test_a_lesson_runs_in_jupyterlab_and_its_slider_moves_the_picture(browser: Browser, lab: str) -> None:
@@ -128,26 +142,26 @@ def test_a_lesson_runs_in_jupyterlab_and_its_slider_moves_the_picture(browser: B
     show(cells.nth(explorer_at))
     slider = cells.nth(explorer_at).locator(".widget-slider").filter(has_text="iterations")
     expect(slider).to_be_visible(timeout=LONG)
-    before, reading = picture(page), slider.locator(".widget-readout").inner_text()
+    before, reading = pictures(page), slider.locator(".widget-readout").inner_text()
     assert before
     handle = slider.locator(".noUi-handle")
     handle.focus()
     handle.press("ArrowRight")
     expect(slider.locator(".widget-readout")).to_have_text(str(int(reading) + 1), timeout=LONG)
     page.wait_for_function(
-        """async before => {
-            const image = document.querySelector(".widget-image, img.jupyter-widgets");
-            const bytes = await (await fetch(image.src)).arrayBuffer();
-            return Array.from(new Uint8Array(bytes)).join() !== before;
-        }""",
-        arg=before,
-        timeout=LONG,
+        f"async ([before, selector]) => await ({BYTES})(selector) !== before", arg=[before, PICTURES]
     )
-    assert picture(page)
+    assert pictures(page)
+    wide = places(cells.nth(explorer_at))
+    assert len({place["y"] for place in wide}) == 1 and min(place["width"] for place in wide) > 200, wide
     page.set_viewport_size({"width": 1000, "height": 1000})  # a small window leaves every slider its track
     tracks = cells.nth(explorer_at).locator(".noUi-target").all()
     widths = [track.evaluate("track => track.getBoundingClientRect().width") for track in tracks]
-    assert widths and min(widths) > 100, widths
+    assert widths and min(widths) > 150, widths
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.keyboard.press("Control+b")  # without the side bar, as on a phone
+    lines = "new Set([...document.querySelectorAll(selector)].map(image => image.getBoundingClientRect().y)).size"
+    page.wait_for_function(f"selector => {lines} === 2", arg=PICTURES)  # two tiles a row
     page.close()
 
 
@@ -168,11 +182,27 @@ def test_the_pages_of_the_lessons_show_their_figures(browser: Browser, width: in
         pictures = page.locator("article .cell_output img")
         widths = pictures.evaluate_all("images => images.map(image => image.naturalWidth)")
         assert len(widths) >= 3 and min(widths) > 0, lesson
+        assert min(map(len, pictures.evaluate_all("images => images.map(image => image.alt)"))) >= 6, lesson
+        first = page.locator("article img").first.bounding_box()
+        assert first is not None and first["y"] < 844, lesson  # a picture on the first screen
         assert page.locator("article details").count() > 0, lesson
         assert page.locator("article details[open]").count() == 0, lesson  # answers and solutions are folded
         assert page.evaluate("document.documentElement.scrollWidth") <= width, lesson  # nothing sticks out
+        drawings = page.locator('article .cell_output img[src^="data:image/svg"]')
+        alts = drawings.evaluate_all("images => images.map(image => image.alt)")
+        assert len(alts) >= 2 and min(map(len, alts)) > 80, lesson
+        option = page.locator("section#quiz details").first
+        reason = option.get_by_text(re.compile(r"^(Right|No)\.$"))
+        expect(reason).to_be_hidden()
+        option.locator("summary").click()
+        expect(reason).to_be_visible()
+    pictures.first.click()
+    expect(page.locator("dialog.enlarged img")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("dialog.enlarged")).to_be_hidden()
     page.goto((SITE / "index.html").as_uri())
     page.wait_for_url("**/docs/index.html")
+    expect(page.locator(".lesson-card")).to_have_count(len(LESSONS))
     expect(page.get_by_role("heading", level=1)).to_be_visible()
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
     context.close()

@@ -20,7 +20,7 @@ SHOWN = [
 
 def definition(source: str, name: str) -> str:
     """The dump of the only definition in a source, without its docstring."""
-    definitions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+    definitions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     assert [node.name for node in definitions] == [name]
     node = definitions[0]
     if ast.get_docstring(node) is not None:
@@ -29,7 +29,7 @@ def definition(source: str, name: str) -> str:
 
 
 @pytest.mark.parametrize(("target", "cell"), SHOWN)
-def test_the_shown_function_is_the_shipped_one(target, cell):
+def test_what_is_shown_is_what_is_shipped(target, cell):
     module, _, name = target.rpartition(".")
     shipped = inspect.getsource(getattr(importlib.import_module(module), name))
     assert definition(cell, name) == definition(shipped, name)
@@ -49,6 +49,7 @@ def test_lesson_01_shows_both_functions_of_its_module():
         ("def f(x: int) -> int:\n    return x + 2", False),
         ("def f(x: int, y: int = 0) -> int:\n    return x + 1", False),
         ("def f(x):\n    return x + 1", False),
+        ("class f:\n    def __call__(self, x: int) -> int:\n        return x + 1", False),
     ],
 )
 def test_the_comparison_sees_code_and_not_words(changed, same):

@@ -276,7 +276,7 @@ def test_a_run_that_loses_a_worker_ends_as_if_nothing_had_happened(together: Pat
 def test_two_machines_are_two_torchruns_that_meet(
     together: Path, configs: dict[str, TrainConfig], creatures: Path, tmp_path: Path
 ) -> None:
-    """With the command of the README, on one machine's loopback; a process on each."""
+    """With the command of docs/training.md, on one machine's loopback; a process on each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

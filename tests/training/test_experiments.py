@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from rsepm_edu.data.voc import VocDataset
+from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.choosing import DEFAULT_CRITERIA
 from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.training import experiments
@@ -89,6 +90,49 @@ def test_rows_carry_the_oracle_and_the_choice_without_masks(tiny: TrainConfig, c
     maps = ("CAM", "CAM + PAMR", "CAM + SCG", "CAM + SCG + PAMR")
     choices = ("oracle", *DEFAULT_CRITERIA)
     assert [(row.method, row.choice) for row in rows] == [(name, choice) for name in maps for choice in choices]
+
+
+@pytest.mark.parametrize("scored", range(3))
+@pytest.mark.parametrize("cut", ["before", "after"])
+def test_a_full_run_that_was_cut_has_the_rows_of_all_phases(
+    tiny: TrainConfig, creatures: Path, tmp_path: Path, scored: int, cut: str
+) -> None:
+    """Stopped before a phase's rows are kept, or right after."""
+    experiment = Experiment(tiny, creatures, split="val", scales=(1.0,), choose=2, progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        left = iter(range(3))
+        original = experiments.atomic_write_text
+
+        def stop(path: Path, text: str) -> None:
+            if (number := next(left)) == scored and cut == "before":
+                raise KeyboardInterrupt
+            original(path, text)
+            if number == scored:
+                raise KeyboardInterrupt
+
+        patch.setattr(experiments, "atomic_write_text", stop)
+        with pytest.raises(KeyboardInterrupt):
+            experiments.full_run(experiment, tmp_path, progress=False)
+    rows = experiments.full_run(experiment, tmp_path, resume=True, progress=False)
+    names = [row.method for row in rows if row.oracle or row.threshold is None]
+    heads = ["cam", "decoder", "decoder + PAMR", "decoder, arg-max"]
+    cams = ["CAM", "CAM + PAMR", "CAM + SCG", "CAM + SCG + PAMR"]
+    assert names == cams + [f"{method} ({head})" for method in ("RS", "RS + EPM") for head in heads]
+    assert rows == experiments.full_run(experiment, tmp_path / "uncut", progress=False)
+
+
+def test_a_full_run_without_the_rows_of_an_earlier_phase_is_refused_first(
+    tiny: TrainConfig, creatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(trainer: experiments.Trainer, row: dict[str, Any]) -> None:
+        if trainer.epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny, creatures, tmp_path, progress=False, on_epoch=stop)
+    monkeypatch.setattr(experiments.Trainer, "step", lambda *args, **options: pytest.fail("trained"))
+    with pytest.raises(UserError, match="epoch_001.json: expected a JSON table of results, got no such file"):
+        experiments.full_run(Experiment(tiny, creatures), tmp_path, resume=True, progress=False)
 
 
 def test_networks_are_scored_where_they_are_trained(

@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -130,6 +132,59 @@ def test_panel_rejects_a_table_with_holes(image):
         panels.panel([[image]], ["a", "b"])
     with pytest.raises(ValueError, match="expected 1 titles, got 2"):
         panels.panel([[image]], ["a"], ["x", "y"])
+
+
+def opened(figure) -> Image.Image:
+    with Image.open(io.BytesIO(figure._repr_png_())) as png:
+        return png.convert("RGB")
+
+
+def test_a_long_row_goes_on_in_the_next_line_and_every_figure_fills_the_column(image):
+    for count, lines in ((1, 1), (4, 1), (5, 2), (8, 2), (9, 3)):
+        figure = panels.panel([[image] * count], [f"picture {n}" for n in range(count)])
+        assert [ax.get_title() for ax in figure.axes] == [f"picture {n}" for n in range(count)]
+        tops = {round(ax.get_position().y1, 6) for ax in figure.axes}
+        assert len(tops) == lines
+        sides = [side for ax in figure.axes for side in (ax.get_position().x0, ax.get_position().x1)]
+        assert min(sides) >= 0 and max(sides) <= 1
+        png = opened(figure)
+        assert png.width == panels.WIDTH * panels.DENSITY
+    table = panels.panel([[image] * 6, [image] * 6], list("abcdef"))  # a table keeps its rows
+    assert len({round(ax.get_position().y1, 6) for ax in table.axes}) == 2
+
+
+def test_colours_of_areas_come_through_the_palette_and_the_picture_stays_near():
+    names = [f"class {k}" for k in range(1, 6)]
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (3, 96, 96), dtype=torch.uint8, generator=generator)
+    figure = panels.panel(
+        [[noise, colourise(torch.arange(6).repeat_interleave(16).repeat(96, 1))]],
+        ["a", "b"],
+        legend=panels.class_colours(names),
+    )
+    png = opened(figure)
+    colours = {colour for count, colour in png.getcolors(png.width * png.height) if count > 100}
+    for wanted in panels.class_colours(names).values():
+        assert tuple(bytes.fromhex(wanted[1:])) in colours, wanted
+
+
+def test_digits_stand_out_from_their_squares():
+    figure = panels.numbers({"w": torch.tensor([[-9.0, -1, 0, 1, 9]])})
+    (ax,) = figure.axes
+    shown = ax.images[0]
+    for text, value in zip(ax.texts, (-9.0, -1, 0, 1, 9), strict=True):
+        under = shown.cmap(shown.norm(value))
+        light = [
+            panels._brightness(colour) for colour in (under, (0, 0, 0) if text.get_color() == "black" else (1, 1, 1))
+        ]
+        assert abs(light[0] - light[1]) > 0.45, (value, light)
+
+
+def test_tensors_that_do_not_fit_one_line_stand_below_one_another():
+    figure = panels.numbers({"one": torch.zeros(3, 9), "two": torch.zeros(3, 9), "v": [1.0]})
+    tops = [round(ax.get_position().y1, 6) for ax in figure.axes]
+    assert tops[0] > tops[1] == tops[2]
+    assert all(ax.get_position().x0 >= 0 and ax.get_position().x1 <= 1 for ax in figure.axes)
 
 
 def test_class_colours_are_the_palette():

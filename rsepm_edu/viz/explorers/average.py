@@ -1,13 +1,11 @@
 """Explore the moving average: how fast a noisy weight learns, how long its average remembers."""
 
-from functools import cache
-
 import ipywidgets
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from rsepm_edu.viz.explorers.explorer import EXTRA, RIGHT, TILE, Explorer, compose
+from rsepm_edu.viz.explorers.explorer import EXTRA, RIGHT, TILE, Explorer, View, font
 from rsepm_edu.viz.panels import Picture
 
 Values = npt.NDArray[np.float64]
@@ -17,7 +15,7 @@ POWERS = (0.0, 0.9, 2.0)
 DECAYS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999)
 WIDTH = round(1.5 * TILE)
 FINER = 2  # drawn this much larger and then reduced, for smooth lines
-LEFT, FOOT, TOP = 34, 20, 6  # pixels of a tile outside of its axes
+LEFT, FOOT, TOP = 40, 20, 10  # pixels of a tile outside of its axes
 GREY, BLUE = (140, 140, 140), (86, 180, 233)
 
 
@@ -104,7 +102,7 @@ class AverageExplorer(Explorer):
         last = path[-(len(path) // 4) :]
         return float(np.sqrt(((last - self._target) ** 2).mean()))
 
-    def render(self) -> Image.Image:
+    def render(self) -> View:
         rates, weights, averages = self.rates(), self.weights(), self.averages()
         middle, half = (self._start + self._target) / 2, abs(self._target - self._start)
         span = (middle - 1.25 * half, middle + 1.25 * half)
@@ -112,15 +110,12 @@ class AverageExplorer(Explorer):
             _chart({BLUE: rates}, (0.0, max(RATES)), line=None),
             _chart({EXTRA: weights, RIGHT: averages}, span, line=self._target),
         ]
-        captions = [
-            f"learning rate, step 0 to {len(rates)}",
-            "the weight and its average; grey: where it should be",
-        ]
+        captions = [f"learning rate, step 0 to {len(rates)}", "the weight and its average; grey: where it should be"]
         legend = [
             (f"weight: off by {self.off(weights):.2f}", EXTRA),
             (f"average: off by {self.off(averages):.2f}", RIGHT),
         ]
-        return compose(tiles, captions, legend)
+        return View(tiles, captions, legend)
 
 
 def _chart(paths: dict[tuple[int, int, int], Values], span: tuple[float, float], *, line: float | None) -> Picture:
@@ -134,7 +129,7 @@ def _chart(paths: dict[tuple[int, int, int], Values], span: tuple[float, float],
         return foot - (min(max(value, low), high) - low) / (high - low) * (foot - top)
 
     for value in (low, (low + high) / 2, high):
-        draw.text((left - 8, place(value)), f"{value:g}", fill=GREY, font=_font(), anchor="rm")
+        draw.text((left - 8, place(value)), f"{value:g}", fill=GREY, font=font(13 * FINER), anchor="rm")
     if line is not None:
         draw.line([(left, place(line)), (right, place(line))], fill=GREY, width=FINER)
     for colour, path in paths.items():
@@ -142,8 +137,3 @@ def _chart(paths: dict[tuple[int, int, int], Values], span: tuple[float, float],
         draw.line([(x, place(y)) for x, y in zip(across, path, strict=True)], fill=colour, width=2 * FINER)
     draw.line([(left, top), (left, foot), (right, foot)], fill="black", width=FINER)
     return np.array(image.resize((WIDTH, TILE), Image.Resampling.LANCZOS))
-
-
-@cache
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size=11 * FINER)

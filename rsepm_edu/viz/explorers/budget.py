@@ -1,21 +1,21 @@
 """Explore the memory of a training step: crop, batch, parts and precision, beside what a GPU has."""
 
 from collections.abc import Mapping
-from functools import cache
 
 import ipywidgets
-from PIL import Image, ImageDraw, ImageFont
+import numpy as np
+from PIL import Image, ImageDraw
 
-from rsepm_edu.viz.explorers.explorer import EXTRA, MISSED, RIGHT, Explorer
+from rsepm_edu.viz.explorers.explorer import EXTRA, MISSED, RIGHT, Explorer, View, font
 
 SIZES = (192, 256, 320, 384, 448, 512)
 BATCHES = (8, 16, 32)
 COPIES = 4  # float32 numbers a parameter: weight, gradient, momentum, moving average
 PRECISIONS = {"fp32": 4, "fp16 or bf16": 2}  # bytes of an activation
-WIDTH, NAMES, LINE, FOOT = 760, 70, 30, 44  # pixels: picture, column of names, a row, axis below
+WIDTH, NAMES, LINE, FOOT = 760, 70, 30, 24  # pixels: picture, column of names, a row, axis below
 ROOMS = 4  # the axis goes to so many times the GPU's memory
-FINER = 2  # drawn this much larger and then reduced, for smooth edges
-GREY = (140, 140, 140)
+FINER = 2  # pixels a unit of the drawing: it fills the width of a page
+GREY, BLACK = (120, 120, 120), (0, 0, 0)
 
 
 def budget_explorer(parameters: int, saved: Mapping[str, float], *, room: float = 16e9) -> "BudgetExplorer":
@@ -77,7 +77,7 @@ class BudgetExplorer(Explorer):
         pixels = self.batch.value // self.accumulate.value * self.size.value**2
         return {phase: (fixed, pixels * saved * wide / 4) for phase, saved in self._saved.items()}
 
-    def render(self) -> Image.Image:
+    def render(self) -> View:
         needed = self.needed()
         height = LINE * len(needed) + FOOT
         image = Image.new("RGB", (FINER * WIDTH, FINER * height), "white")
@@ -90,25 +90,17 @@ class BudgetExplorer(Explorer):
         bottom = FINER * LINE * len(needed)
         for k in range(ROOMS + 1):
             text = f"{k * self._room / 1e9:g} GB"
-            draw.text((place(k * self._room), bottom + 4), text, fill=GREY, font=_font(), anchor="ma")
+            draw.text((place(k * self._room), bottom + 4), text, fill=GREY, font=font(12 * FINER), anchor="ma")
         for y, (phase, (fixed, activations)) in enumerate(needed.items()):
             top, foot = FINER * (LINE * y + 5), FINER * (LINE * (y + 1) - 5)
             total = fixed + activations
-            draw.text((FINER * NAMES, (top + foot) / 2), phase, fill="black", font=_font(), anchor="rm")
+            draw.text((FINER * NAMES, (top + foot) / 2), phase, fill="black", font=font(12 * FINER), anchor="rm")
             draw.rectangle((place(0), top, place(total), foot), fill=MISSED)
             draw.rectangle((place(0), top, place(fixed), foot), fill="black")
             colour = RIGHT if total <= self._room else EXTRA
             words = f"{total / 1e9:.1f} GB" + ("" if total <= end else " >")
-            draw.text((place(total) + 8, (top + foot) / 2), words, fill=colour, font=_font(), anchor="lm")
+            draw.text((place(total) + 8, (top + foot) / 2), words, fill=colour, font=font(12 * FINER), anchor="lm")
         draw.line([(place(self._room), 0), (place(self._room), bottom)], fill="black", width=FINER)
-        x, y = place(0), bottom + FINER * 24
-        for text, fill in (("weights, gradient, momentum, average", "black"), ("activations", MISSED)):
-            draw.rectangle((x, y + 4, x + 18, y + 22), fill=fill)
-            draw.text((x + 26, y), text, fill="black", font=_font())
-            x += 26 + draw.textlength(text, font=_font()) + 40
-        return image.resize((WIDTH, height), Image.Resampling.LANCZOS)
-
-
-@cache
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size=12 * FINER)
+        caption = f"memory of one training step; the line is the GPU's {self._room / 1e9:g} GB"
+        legend = [("weights, gradient, momentum, average", BLACK), ("activations", MISSED)]
+        return View([np.array(image)], [caption], legend)

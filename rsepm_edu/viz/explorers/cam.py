@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import ipywidgets
 import numpy as np
-from PIL import Image
 
-from rsepm_edu.viz.explorers.explorer import EXTRA, MISSED, RIGHT, Explorer, compose, enlarge, outline
+from rsepm_edu.viz.explorers.explorer import EXTRA, MISSED, RIGHT, Explorer, View, enlarge, outline
 from rsepm_edu.viz.panels import Array, judge, overlay, picture, verdict
 
 
@@ -65,7 +64,7 @@ class CamExplorer(Explorer):
     def __repr__(self) -> str:
         return f"CamExplorer({self.choice.label}, {self.threshold.value:.2f})"
 
-    def render(self) -> Image.Image:
+    def render(self) -> View:
         k, threshold = int(self.choice.value), float(self.threshold.value)
         values = self._maps[k]
         mask = values > threshold
@@ -76,13 +75,13 @@ class CamExplorer(Explorer):
         if self._truth is None:
             tiles.append(enlarge(np.where(mask[..., None], self._image, self._image // 5)))
             captions.append(f"mask: {mask.mean():.0%} of the picture")
-            return compose(tiles, captions)
+            return View(tiles, captions)
         right, extra, missed = judge(mask, self._truth, k + 1)
         tiles.append(enlarge(verdict(self._image, mask, self._truth, k + 1)))
         union = int((right | extra | missed).sum())
         iou, fp, fn = (int(part.sum()) / union if union else 0.0 for part in (right, extra, missed))
         captions.append("mask against the truth")
-        return compose(
+        return View(
             tiles,
             captions,
             [(f"right: IoU {iou:.2f}", RIGHT), (f"FP {fp:.2f}", EXTRA), (f"FN {fn:.2f}", MISSED)],

@@ -6,15 +6,15 @@ import ipywidgets
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 
 from rsepm_edu.labels import VOID
 from rsepm_edu.methods.edgepredictmix import edge_predict, edge_regions
-from rsepm_edu.viz.explorers.explorer import EXTRA, MISSED, RIGHT, Explorer, compose, enlarge, outline
+from rsepm_edu.viz.explorers.explorer import EXTRA, MISSED, RIGHT, Explorer, View, enlarge, outline
 from rsepm_edu.viz.panels import Array, Picture, judge, overlay, picture, verdict
 
 ZONES = {"object": (230, 159, 0), "not": (60, 60, 60), "uncertain": (190, 190, 190), "edge": (0, 114, 178)}
-WIDEST = 510  # of Canny's gradient, of which a whole step from 0 to 1, smoothed, makes 640
+LEVELS = (0, 10, 20, 30, 50, 70, 100, 150, 200, 300, 400, 500)
+"""Of Canny's gradient, of which a whole step from 0 to 1, smoothed, makes 640; closer where the defaults are."""
 
 
 def edge_predict_explorer(
@@ -49,7 +49,7 @@ class EdgePredictExplorer(Explorer):
     """What `edge_predict_explorer` returns.
 
     Controls: `choice` (Dropdown of classes), `thresholds` (FloatRangeSlider: uncertain, certain) and `levels`
-    (IntRangeSlider: Canny's low and high).
+    (SelectionRangeSlider: Canny's low and high).
     """
 
     def __init__(
@@ -79,7 +79,9 @@ class EdgePredictExplorer(Explorer):
         self.thresholds = ipywidgets.FloatRangeSlider(
             value=(uncertain, certain), min=0.0, max=1.0, step=0.05, description="CF"
         )
-        self.levels = ipywidgets.IntRangeSlider(value=(low, high), min=0, max=WIDEST, step=10, description="Canny")
+        self.levels = ipywidgets.SelectionRangeSlider(
+            options=sorted({*LEVELS, low, high}), value=(low, high), description="Canny"
+        )
         super().__init__([self.choice, self.thresholds, self.levels])
 
     def __repr__(self) -> str:
@@ -100,7 +102,7 @@ class EdgePredictExplorer(Explorer):
         names = ("inside", "outside", "edge", "object", "rest")
         return {name: part[0].numpy() for name, part in zip(names, parts, strict=True)}
 
-    def render(self) -> Image.Image:
+    def render(self) -> View:
         label, parts = int(self.choice.value) + 1, self.regions()
         tiles = [
             enlarge(overlay(self._image, self._maps[label - 1], opacity=0.75)),
@@ -122,7 +124,7 @@ class EdgePredictExplorer(Explorer):
             for text, n, colour in zip(texts, shares, (RIGHT, EXTRA, MISSED), strict=True)
         ]
         captions = ["probability", f"CF decides {cf:.0%}; edges blue", f"EP decides {decided:.0%}", "called object"]
-        return compose(tiles, captions, legend)
+        return View(tiles, captions, legend)
 
     def _zones(
         self, inside: npt.NDArray[np.bool_], outside: npt.NDArray[np.bool_], edge: npt.NDArray[np.bool_] | None

@@ -1,15 +1,14 @@
 """Explore a mask's score: move the true mask, let it grow or shrink, see what IoU, FP and FN make of it."""
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import ipywidgets
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from rsepm_edu.labels import VOID
-from rsepm_edu.viz.explorers.explorer import EXTRA, MISSED, RIGHT, Explorer, compose, enlarge, outline
+from rsepm_edu.viz.explorers.explorer import EXTRA, MISSED, RIGHT, Explorer, View, enlarge, outline
 from rsepm_edu.viz.panels import Array, Judged, Picture, judge, picture, verdict
 
 GREY, PALE = (130, 130, 130), (235, 235, 235)
@@ -62,7 +61,7 @@ class MaskExplorer(Explorer):
         true = self._truth == self.choice.value
         return grown(shifted(true, int(self.down.value), int(self.right.value)), int(self.grow.value))
 
-    def render(self) -> Image.Image:
+    def render(self) -> View:
         label, mask = int(self.choice.value), self.mask
         over = enlarge(self._image, smooth=True)
         over[outline(enlarge(mask))] = 255
@@ -73,14 +72,15 @@ class MaskExplorer(Explorer):
         bars = [("pixels right", accuracy, GREY)]
         bars += [
             (name, part / union, colour)
-            for name, part, colour in zip(("IoU", "FP", "FN"), parts, (RIGHT, EXTRA, MISSED), strict=True)
+            for name, part, colour in zip(
+                ("right: IoU", "superfluous: FP", "missed: FN"), parts, (RIGHT, EXTRA, MISSED), strict=True
+            )
         ]
         tiles = [over, enlarge(verdict(self._image, mask, self._truth, label))]
-        height, width = over.shape[:2]
-        return compose(
-            [*tiles, _bars(bars, height, width)],
+        return View(
+            [*tiles, _bars([(share, colour) for _, share, colour in bars], *over.shape[:2])],
             ["your mask, outlined", "right, superfluous, missed", "IoU + FP + FN = 1"],
-            [("right", RIGHT), ("superfluous", EXTRA), ("missed", MISSED)],
+            [(f"{name} {share:.2f}", colour) for name, share, colour in bars],
         )
 
 
@@ -106,21 +106,14 @@ def _slider(name: str, value: int, most: int) -> Any:
     return ipywidgets.IntSlider(value=value, min=-most, max=most, description=name)
 
 
-def _bars(bars: Sequence[tuple[str, float, tuple[int, int, int]]], height: int, width: int) -> Picture:
-    """Shares as horizontal bars with their names and numbers, on a tile of that size."""
+def _bars(bars: Sequence[tuple[float, tuple[int, int, int]]], height: int, width: int) -> Picture:
+    """Shares as horizontal bars on a tile of that size."""
     tile = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(tile)
     step = height / len(bars)
-    for i, (name, share, colour) in enumerate(bars):
-        top = i * step + 0.1 * step
-        draw.text((0, top), f"{name}: {share:.2f}", fill="black", font=_font())
-        box = [0, top + 18, width - 1, top + 0.75 * step]
+    for i, (share, colour) in enumerate(bars):
+        box = [0, (i + 0.2) * step, width - 1, (i + 0.8) * step]
         draw.rectangle(box, fill=PALE)
         if share > 0:
             draw.rectangle([0, box[1], share * (width - 1), box[3]], fill=colour)
     return np.array(tile)
-
-
-@cache
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size=13)

@@ -6,14 +6,13 @@ from typing import NamedTuple
 import ipywidgets
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from rsepm_edu.data.palette import colourise
 from rsepm_edu.data.voc import Sample
 from rsepm_edu.labels import VOID
 from rsepm_edu.methods.mixing import Mixed
-from rsepm_edu.viz.explorers.explorer import Explorer, compose, enlarge, outline
+from rsepm_edu.viz.explorers.explorer import Explorer, View, enlarge, outline
 from rsepm_edu.viz.panels import Judged, Picture
 
 MOST_SEEDS = 30
@@ -108,13 +107,13 @@ class MixingExplorer(Explorer):
             row[4].round().long(),
         )
 
-    def render(self) -> Image.Image:
+    def render(self) -> View:
         shown = self.mixed()
         mask = enlarge(colourise(shown.labels.numpy()))
         mask[outline(enlarge(shown.pasted))] = 255
         tiles = [*(enlarge(_picture(self._samples[name])) for name in (self.above.value, self.below.value))]
         captions = [f"paste from {self.above.value}", f"on {self.below.value}", _tags(shown.tags, self._names)]
-        return compose([*tiles, enlarge(shown.image), mask], [*captions, self._right(shown)])
+        return View([*tiles, enlarge(shown.image), mask], [*captions, self._right(shown)])
 
     def _right(self, shown: Shown) -> str:
         """How many of the pasted labels are true, void left out on both sides."""

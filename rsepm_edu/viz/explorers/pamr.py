@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rsepm_edu.methods.cam import normalize_cam
 from rsepm_edu.methods.pamr import pamr
-from rsepm_edu.viz.explorers.explorer import EXTRA, MISSED, RIGHT, Explorer, compose, enlarge, outline
+from rsepm_edu.viz.explorers.explorer import EXTRA, MISSED, RIGHT, Explorer, View, enlarge, outline
 from rsepm_edu.viz.panels import Array, judge, overlay, picture, verdict
 
 REACHES: dict[str, tuple[int, ...]] = {
@@ -119,7 +119,7 @@ class PamrExplorer(Explorer):
             )
         return states[wanted]
 
-    def render(self) -> Image.Image:
+    def render(self) -> View:
         k, threshold = int(self.choice.value), self._threshold
         before, refined = self._start[0, k], self.refined()[0, k]
         after = normalize_cam(refined[None, None])[0, 0]
@@ -132,13 +132,13 @@ class PamrExplorer(Explorer):
         masks = [values.numpy() > threshold for values in (before, after)]
         if self._truth is None:
             tiles.append(enlarge(np.where(masks[1][..., None], self._image, self._image // 5)))
-            return compose(tiles, [*captions, f"mask: {masks[0].mean():.0%} of the picture, now {masks[1].mean():.0%}"])
+            return View(tiles, [*captions, f"mask: {masks[0].mean():.0%} of the picture, now {masks[1].mean():.0%}"])
         tiles.append(enlarge(verdict(self._image, masks[1], self._truth, k + 1)))
         was, now = (_iou_fp_fn(judge(mask, self._truth, k + 1)) for mask in masks)
         captions.append("before: IoU {:.2f}, FP {:.2f}, FN {:.2f}".format(*was))
         texts = ("now: IoU {:.2f}", "FP {:.2f}", "FN {:.2f}")
         legend = [(text.format(share), colour) for text, share, colour in zip(texts, now, COLOURS, strict=True)]
-        return compose(tiles, captions, legend)
+        return View(tiles, captions, legend)
 
     def _map(self, values: Tensor) -> npt.NDArray[np.uint8]:
         over: npt.NDArray[np.uint8] = enlarge(overlay(self._image, values, opacity=0.7))

@@ -1,22 +1,21 @@
 """Explore the FP / FN plane: choose a method and a class, move the threshold, see the point move along its curve."""
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 
 import ipywidgets
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from rsepm_edu.data.voc import Sample
 from rsepm_edu.evaluation.thresholds import ThresholdSweep, labels_at
-from rsepm_edu.viz.explorers.explorer import EXTRA, MISSED, RIGHT, TILE, Explorer, compose, enlarge, outline
+from rsepm_edu.viz.explorers.explorer import EXTRA, MISSED, RIGHT, TILE, Explorer, View, enlarge, font, outline
 from rsepm_edu.viz.panels import LINE_COLOURS, Picture, judge, overlay, verdict
 
 FINER = 2  # the plane is drawn this much larger and then reduced, for smooth lines
 RADIUS = 6 * FINER
-LEFT, FOOT = 26, 26  # pixels of the tile beside and below the axes
+LEFT, FOOT = 32, 28  # pixels of the tile beside and below the axes
 GREY, FAINT = (120, 120, 120), (215, 215, 215)
 
 
@@ -88,7 +87,7 @@ class PlaneExplorer(Explorer):
         fp, fn = self._curves[self.method.value][self.choice.value][self._thresholds.index(self.threshold.value)]
         return float(fp), float(fn)
 
-    def render(self) -> Image.Image:
+    def render(self) -> View:
         method, name, threshold = self.method.value, self.choice.value, float(self.threshold.value)
         sample, seed = self._examples[name], self._seeds[method][name]
         label = self._names.index(name) + 1
@@ -99,7 +98,7 @@ class PlaneExplorer(Explorer):
         parts = [int(part.sum()) for part in judge(mask, sample["mask"], label)]
         union = sum(parts)
         own = [part / union if union else 0.0 for part in parts]
-        return compose(
+        return View(
             [
                 self._plane(method, name, (own[1], own[2])),
                 _square(over),
@@ -156,16 +155,16 @@ def _axes(curves: Sequence[npt.NDArray[np.float64]]) -> Image.Image:
         total = 1 - fifth / 5
         draw.line([_place(0, total), _place(total, 0)], fill=FAINT, width=FINER)
         x, y = _place(total, 0)
-        draw.text((x, y + 2), f"{total:.1f}", fill=GREY, font=_font(), anchor="ma")
+        draw.text((x, y + 2), f"{total:.1f}", fill=GREY, font=font(13 * FINER), anchor="ma")
         x, y = _place(0, total)
-        draw.text((x - 4, y), f"{total:.1f}", fill=GREY, font=_font(), anchor="rm")
+        draw.text((x - 4, y), f"{total:.1f}", fill=GREY, font=font(13 * FINER), anchor="rm")
     for curve in curves:
         draw.line([_place(*pair) for pair in curve], fill=(170, 170, 170), width=FINER)
     draw.line([_place(0, 1), _place(1, 0)], fill=GREY, width=FINER)
     draw.line([_place(0, 1), _place(0, 0), _place(1, 0)], fill="black", width=FINER)
-    draw.text(_place(0.98, 0), "FP", fill="black", font=_font(), anchor="ra")
+    draw.text(_place(0.98, 0), "FP", fill="black", font=font(13 * FINER), anchor="ra")
     x, y = _place(0, 0.98)
-    draw.text((x - 4, y), "FN", fill="black", font=_font(), anchor="rm")
+    draw.text((x - 4, y), "FN", fill="black", font=font(13 * FINER), anchor="rm")
     return image
 
 
@@ -174,8 +173,3 @@ def _square(tile: Picture) -> Picture:
     square = np.full((TILE, TILE, 3), 255, dtype=np.uint8)
     square[: tile.shape[0], : tile.shape[1]] = tile
     return square
-
-
-@cache
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size=11 * FINER)

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from rsepm_edu.data.transforms import normalise
 from rsepm_edu.methods.puzzle import merge, pieces, puzzle_loss, tile
-from rsepm_edu.viz.explorers.explorer import EXTRA, MISSED, RIGHT, TILE, Explorer, compose, enlarge, font
+from rsepm_edu.viz.explorers.explorer import EXTRA, MISSED, RIGHT, TILE, Explorer, View, enlarge
 from rsepm_edu.viz.panels import Array, Picture, heat, overlay, picture
 
 PARTS = (1, 2, 3, 4)
 MOST_ALPHA = 4.0
-CUT = 4  # pixels of a tile between two pieces
+COLOURS, PALE = (RIGHT, MISSED, EXTRA), (235, 235, 235)
+CUT = 6  # pixels of a tile between two pieces
 
 
 class Terms(NamedTuple):
@@ -90,7 +91,7 @@ class PuzzleExplorer(Explorer):
         n = self.parts.value
         return f"PuzzleExplorer({self.network.value}, {self.choice.label}, {n}×{n} tiles, α = {self.alpha.value:.1f})"
 
-    def render(self) -> Image.Image:
+    def render(self) -> View:
         k, n = int(self.choice.value), int(self.parts.value)
         terms = self._terms[self.network.value, n]
         cam, merged = terms.cam[k], terms.merged[k]
@@ -105,11 +106,12 @@ class PuzzleExplorer(Explorer):
         ]
         captions = [
             f"{self.choice.label}: the whole picture's map",
-            f"the map of {n}x{n} tiles",
+            f"the map of {n}×{n} tiles",
             "their difference",
             f"this picture's loss: {self._total(terms):.2f}",
         ]
-        return compose(tiles, captions)
+        terms_of_loss = zip(self._parts_of_the_loss(terms), COLOURS, strict=True)
+        return View(tiles, captions, [(f"{name}: {value:.2f}", colour) for (name, value), colour in terms_of_loss])
 
     def _large(self, values: Tensor) -> Tensor:
         """Position by position, each a block of pixels: nothing is smoothed over."""
@@ -130,7 +132,7 @@ class PuzzleExplorer(Explorer):
         return [
             ("tags, whole picture", terms.tags),
             ("tags, tiles", terms.merged_tags),
-            (f"alpha {alpha:.1f} x difference {terms.difference:.2f}", alpha * terms.difference),
+            (f"α {alpha:.1f} × difference {terms.difference:.2f}", alpha * terms.difference),
         ]
 
     def _total(self, terms: Terms) -> float:
@@ -141,12 +143,11 @@ class PuzzleExplorer(Explorer):
         width = TILE * self._image.shape[1] // max(self._image.shape[:2])
         image = Image.new("RGB", (width, tiles_height), "white")
         draw = ImageDraw.Draw(image)
-        for i, ((name, value), colour) in enumerate(
-            zip(self._parts_of_the_loss(terms), (RIGHT, MISSED, EXTRA), strict=True)
-        ):
-            top = 14 + i * (tiles_height - 14) // 3
-            draw.text((8, top), f"{name}: {value:.2f}", fill="black", font=font())
-            draw.rectangle((8, top + 20, 8 + round((width - 16) * value / self._longest), top + 36), fill=colour)
+        third = tiles_height // 3
+        for i, ((_, value), colour) in enumerate(zip(self._parts_of_the_loss(terms), COLOURS, strict=True)):
+            top = i * third + third // 4
+            draw.rectangle((8, top, width - 8, top + third // 2), fill=PALE)
+            draw.rectangle((8, top, 8 + round((width - 16) * value / self._longest), top + third // 2), fill=colour)
         return np.array(image)
 
 

@@ -2,20 +2,20 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache
 
 import ipywidgets
-from PIL import Image, ImageColor, ImageDraw, ImageFont
+import numpy as np
+from PIL import Image, ImageColor, ImageDraw
 
 from rsepm_edu.evaluation.comparison import paired_differences
 from rsepm_edu.evaluation.tables import Row
-from rsepm_edu.viz.explorers.explorer import Explorer
+from rsepm_edu.viz.explorers.explorer import Explorer, View, font
 from rsepm_edu.viz.panels import LINE_COLOURS
 
 MEASURES = {"mIoU in %": "miou", "FP": "fp", "FN": "fn"}
 NOTHING = "nothing"
-WIDTH, NAMES, LINE, FOOT = 760, 290, 19, 38  # pixels: picture, column of names, a row, axis below
-FINER = 2  # drawn this much larger and then reduced, for smooth dots
+WIDTH, NAMES, LINE, FOOT = 760, 290, 20, 22  # pixels: picture, column of names, a row, axis below
+FINER = 2  # pixels a unit of the drawing: it fills the width of a page
 
 
 def ranges_explorer(tables: Mapping[str, Sequence[Row]], *, measure: str = "mIoU in %") -> "RangesExplorer":
@@ -77,7 +77,7 @@ class RangesExplorer(Explorer):
             if name != self.against.value and reference.keys() & by_seed.keys()
         }
 
-    def render(self) -> Image.Image:
+    def render(self) -> View:
         shown = self.shown()
         compared = self.against.value != NOTHING
         low, high, step = _axis([v for by_seed in shown.values() for v in by_seed.values()] + [0.0] * compared)
@@ -93,13 +93,11 @@ class RangesExplorer(Explorer):
             tick = low + k * step
             heavy = compared and abs(tick) < step / 2
             draw.line([(place(tick), 0), (place(tick), bottom)], fill="#888888" if heavy else "#e4e4e4", width=FINER)
-            draw.text((place(tick), bottom + 4), f"{tick:.4g}", fill="black", font=_font(), anchor="ma")
-        title = f"{self.measure.value}, difference to {self.against.value}" if compared else str(self.measure.value)
-        draw.text((place((low + high) / 2), bottom + FINER * 18), title, fill="black", font=_font(), anchor="ma")
+            draw.text((place(tick), bottom + 4), f"{tick:.4g}", fill="black", font=font(12 * FINER), anchor="ma")
         solid, pale = ImageColor.getrgb(LINE_COLOURS[0]), (178, 226, 213)
         for y, (name, by_seed) in enumerate(shown.items()):
             middle = FINER * LINE * (y + 0.5)
-            draw.text((FINER * NAMES, middle), name, fill="black", font=_font(), anchor="rm")
+            draw.text((FINER * NAMES, middle), name, fill="black", font=font(12 * FINER), anchor="rm")
             numbers = list(by_seed.values())
             draw.line([(place(min(numbers)), middle), (place(max(numbers)), middle)], fill=pale, width=FINER * 6)
             mean = place(sum(numbers) / len(numbers))
@@ -110,8 +108,9 @@ class RangesExplorer(Explorer):
             if compared:
                 above = sum(value > 0 for value in numbers)
                 text = f"{above} of {len(numbers)} up"
-                draw.text((FINER * (WIDTH - 4), middle), text, fill="black", font=_font(), anchor="rm")
-        return image.resize((WIDTH, height), Image.Resampling.LANCZOS)
+                draw.text((FINER * (WIDTH - 4), middle), text, fill="black", font=font(12 * FINER), anchor="rm")
+        title = f"{self.measure.value}, difference to {self.against.value}" if compared else str(self.measure.value)
+        return View([np.array(image)], [f"{title}: a dot a seed, a stroke at the mean"])
 
 
 def name_of(row: Row) -> str:
@@ -128,8 +127,3 @@ def _axis(values: Sequence[float]) -> tuple[float, float, float]:
     step = next(power * factor for factor in (1, 2, 5, 10) if 8.001 * power * factor >= span)
     first, last = math.floor(low / step), math.ceil(high / step)
     return first * step, max(last, first + 1) * step, step
-
-
-@cache
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size=12 * FINER)

@@ -6,11 +6,10 @@ from typing import Protocol
 import ipywidgets
 import numpy as np
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from rsepm_edu.labels import VOID
-from rsepm_edu.viz.explorers.explorer import EXTRA, MISSED, RIGHT, Explorer, compose, enlarge, outline
+from rsepm_edu.viz.explorers.explorer import EXTRA, MISSED, RIGHT, Explorer, View, enlarge, outline
 from rsepm_edu.viz.panels import Array, Picture, judge, overlay, picture, verdict
 
 COLOURS = (RIGHT, EXTRA, MISSED)
@@ -96,7 +95,7 @@ class RecurSeedExplorer(Explorer):
     def __repr__(self) -> str:
         return f"RecurSeedExplorer({self.choice.label}, epoch {self._film.epochs[self.epoch.value]})"
 
-    def render(self) -> Image.Image:
+    def render(self) -> View:
         (p, k), t = self.choice.value, int(self.epoch.value)
         image, truth, film = self._images[p], self._truths[p], self._film
         size = (truth.shape[0], truth.shape[1])
@@ -123,7 +122,7 @@ class RecurSeedExplorer(Explorer):
         union = max(1, sum(parts))
         texts = ("IoU {:.2f}", "FP {:.2f}", "FN {:.2f}")
         legend = [(text.format(n / union), colour) for text, n, colour in zip(texts, parts, COLOURS, strict=True)]
-        return compose([self._tile(tile, truth == k + 1) for tile in tiles], captions, legend)
+        return View([self._tile(tile, truth == k + 1) for tile in tiles], captions, legend)
 
     def _tile(self, shown: Picture, animal: Array) -> Picture:
         """Enlarged, with the animal's true outline in grey."""

@@ -6,12 +6,11 @@ import ipywidgets
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 
 from rsepm_edu.labels import VOID
 from rsepm_edu.methods.scg import min_max, self_correlation
-from rsepm_edu.viz.explorers.explorer import Explorer, compose, enlarge, outline
+from rsepm_edu.viz.explorers.explorer import Explorer, View, enlarge, outline
 from rsepm_edu.viz.panels import Array, Picture, overlay, picture
 
 
@@ -78,7 +77,7 @@ class ScgExplorer(Explorer):
         place = f"row {self.row.value}, column {self.column.value}"
         return f"ScgExplorer({self.stage.value}, {place}, θ₁ = {self.threshold.value:.2f})"
 
-    def render(self) -> Image.Image:
+    def render(self) -> View:
         row, column = int(self.row.value), int(self.column.value)
         size = self._image.shape[:2]
         h, w = self._stages[str(self.stage.value)].shape[1:]
@@ -90,7 +89,7 @@ class ScgExplorer(Explorer):
             values = correlation[:, rows[row] * w + columns[column]].reshape(h, w)[np.ix_(rows, columns)]
             tiles.append(self._tile(overlay(self._image, values, opacity=0.75), chosen))
             captions.append(name + self._share(values, row, column))
-        return compose(tiles, captions)
+        return View(tiles, captions)
 
     def _orders(self) -> list[npt.NDArray[np.float64]]:
         """Both correlations of the chosen stage, columns in [0, 1]; kept until the threshold changes."""

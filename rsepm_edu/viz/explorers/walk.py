@@ -14,7 +14,7 @@ from torch import Tensor
 from rsepm_edu.evaluation.thresholds import labels_at
 from rsepm_edu.methods.dense_crf import dense_crf_labels
 from rsepm_edu.methods.random_walk import edge_affinity, random_walk
-from rsepm_edu.viz.explorers.explorer import EXTRA, MISSED, RIGHT, Explorer, compose, enlarge, outline
+from rsepm_edu.viz.explorers.explorer import EXTRA, MISSED, RIGHT, Explorer, View, enlarge, outline
 from rsepm_edu.viz.panels import Array, judge, overlay, picture, verdict
 
 COLOURS = (RIGHT, EXTRA, MISSED)
@@ -140,7 +140,7 @@ class WalkExplorer(Explorer):
         maps = F.interpolate(states[wanted], self._truth.shape, mode="bilinear")
         return maps / maps.max().clamp(min=1e-12)
 
-    def render(self) -> Image.Image:
+    def render(self) -> View:
         k = int(self.choice.value)
         by_crf = self.refined()[0].numpy() == k + 1
         walked = self.walked()
@@ -158,7 +158,7 @@ class WalkExplorer(Explorer):
             "walk:",
         ]
         texts = ("IoU {:.2f}", "FP {:.2f}", "FN {:.2f}")
-        return compose(
+        return View(
             tiles,
             captions,
             [(text.format(share), colour) for text, share, colour in zip(texts, walk, COLOURS, strict=True)],

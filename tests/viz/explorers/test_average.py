@@ -14,9 +14,9 @@ from rsepm_edu.viz.explorers import average_explorer
 from rsepm_edu.viz.explorers.explorer import GAP, TILE
 
 
-def test_each_control_changes_the_picture_and_going_back_restores_it():
+def test_each_control_changes_the_picture_and_going_back_restores_it(live):
     explorer = average_explorer()
-    first = bytes(explorer.picture.value)
+    first = live(explorer)
     seen = {first}
     for control, value in (
         (explorer.rate, 0.5),
@@ -25,11 +25,11 @@ def test_each_control_changes_the_picture_and_going_back_restores_it():
         (explorer.early, False),
     ):
         control.value = value
-        seen.add(bytes(explorer.picture.value))
+        seen.add(live(explorer))
     assert len(seen) == 5
     explorer.rate.value, explorer.power.value, explorer.decay.value, explorer.early.value = 0.2, 0.0, 0.95, True
-    assert bytes(explorer.picture.value) == first
-    with Image.open(io.BytesIO(first)) as png:
+    assert live(explorer) == first
+    with Image.open(io.BytesIO(explorer.png())) as png:
         assert png.width == 2 * module.WIDTH + GAP and png.height > TILE
 
 
@@ -75,18 +75,12 @@ def test_the_average_is_nearer_than_the_weight_and_forgets_its_start():
     assert explorer.off(explorer.averages()) > 2 * slow_start
 
 
-def test_the_numbers_written_are_those_of_the_paths(monkeypatch):
-    written = []
-
-    def compose(tiles, captions, legend=()):
-        written.append([text for text, _ in legend])
-        assert {tile.shape for tile in tiles} == {(TILE, module.WIDTH, 3)}
-        return Image.new("RGB", (1, 1))
-
-    monkeypatch.setattr(module, "compose", compose)
+def test_the_numbers_written_are_those_of_the_paths():
     explorer = average_explorer()
+    tiles, _, legend = explorer.render()
+    assert {tile.shape for tile in tiles} == {(TILE, module.WIDTH, 3)}
     weight, average = explorer.off(explorer.weights()), explorer.off(explorer.averages())
-    assert written[0] == [f"weight: off by {weight:.2f}", f"average: off by {average:.2f}"]
+    assert [text for text, _ in legend] == [f"weight: off by {weight:.2f}", f"average: off by {average:.2f}"]
     assert repr(explorer) == (
         f"AverageExplorer(rate 0.2, power 0 (constant), decay 0.95, fast start): "
         f"off by {weight:.2f}, average by {average:.2f}"

@@ -13,9 +13,9 @@ from rsepm_edu.viz.explorers import budget_explorer
 SAVED = {"cam": 2000.0, "rs": 2500.0, "rs+epm": 5000.0}
 
 
-def test_each_control_changes_the_picture_and_going_back_restores_it():
+def test_each_control_changes_the_picture_and_going_back_restores_it(live):
     explorer = budget_explorer(40_000_000, SAVED)
-    first = bytes(explorer.picture.value)
+    first = live(explorer)
     seen = {first}
     for control, value in (
         (explorer.precision, "fp16 or bf16"),
@@ -24,13 +24,13 @@ def test_each_control_changes_the_picture_and_going_back_restores_it():
         (explorer.batch, 16),
     ):
         control.value = value
-        seen.add(bytes(explorer.picture.value))
+        seen.add(live(explorer))
     assert len(seen) == 5
     explorer.batch.value, explorer.size.value, explorer.accumulate.value = 32, 512, 1
     explorer.precision.value = "fp32"
-    assert bytes(explorer.picture.value) == first
-    with Image.open(io.BytesIO(first)) as png:
-        assert png.format == "PNG" and png.width == module.WIDTH
+    assert live(explorer) == first
+    with Image.open(io.BytesIO(explorer.png())) as png:
+        assert png.format == "PNG" and png.width == module.FINER * module.WIDTH
 
 
 def test_the_bytes_are_those_counted_by_hand():
@@ -73,7 +73,7 @@ def test_the_numbers_are_told_in_words_too():
 
 
 def pixels(explorer, colour):
-    with Image.open(io.BytesIO(explorer.picture.value)) as png:
+    with Image.open(io.BytesIO(explorer.png())) as png:
         return int((np.asarray(png.convert("RGB")) == colour).all(axis=2).sum())
 
 

@@ -9,7 +9,6 @@ from PIL import Image
 
 from rsepm_edu.methods.edgepredictmix import edge_predict
 from rsepm_edu.viz.explorers import edge_predict_explorer
-from rsepm_edu.viz.explorers import edgepredictmix as module
 from rsepm_edu.viz.explorers.explorer import GAP, TILE
 
 NAMES = ["cat", "dog", "cow"]
@@ -28,11 +27,11 @@ def inputs():
     return image, torch.from_numpy(maps).float(), truth
 
 
-def test_every_control_changes_the_picture(inputs):
+def test_every_control_changes_the_picture(live, inputs):
     image, maps, truth = inputs
     explorer = edge_predict_explorer(image, maps, NAMES, truth)
     assert list(explorer.choice.options) == [("cat", 0), ("dog", 1)]
-    seen = [bytes(explorer.picture.value)]
+    seen = [live(explorer)]
     for control, value in [
         (explorer.thresholds, (0.2, 0.55)),
         (explorer.thresholds, (0.2, 0.7)),
@@ -40,9 +39,9 @@ def test_every_control_changes_the_picture(inputs):
         (explorer.choice, 1),
     ]:
         control.value = value
-        seen.append(bytes(explorer.picture.value))
+        seen.append(live(explorer))
     assert len(set(seen)) == len(seen)
-    with Image.open(io.BytesIO(explorer.picture.value)) as png:
+    with Image.open(io.BytesIO(explorer.png())) as png:
         assert png.format == "PNG" and png.width == 4 * TILE + 3 * GAP
 
 
@@ -67,15 +66,10 @@ def test_both_thresholds_at_one_place_are_no_error(inputs):
     assert not (regions["inside"] & regions["outside"]).any()
 
 
-def test_the_scores_written_are_those_of_naive_counting(inputs, monkeypatch):
+def test_the_scores_written_are_those_of_naive_counting(inputs):
     image, maps, truth = inputs
-    written = []
-    monkeypatch.setattr(
-        module,
-        "compose",
-        lambda tiles, captions, legend=(): written.append((captions, legend)) or Image.new("RGB", (1, 1)),
-    )
-    regions = edge_predict_explorer(image, maps, NAMES, truth).regions()
+    explorer = edge_predict_explorer(image, maps, NAMES, truth)
+    regions = explorer.regions()
     right = extra = missed = counted = decided = labelled = 0
     for y in range(24):
         for x in range(30):
@@ -85,7 +79,7 @@ def test_the_scores_written_are_those_of_naive_counting(inputs, monkeypatch):
                 counted += 1
                 decided += bool(maps[0, y, x] >= 0.55 or maps[0, y, x] <= 0.10)
                 labelled += found or bool(regions["rest"][y, x])
-    captions, legend = written[0]
+    _, captions, legend = explorer.render()
     assert captions[1:3] == [
         f"CF decides {decided / counted:.0%}; edges blue",
         f"EP decides {labelled / counted:.0%}",
@@ -97,7 +91,7 @@ def test_the_scores_written_are_those_of_naive_counting(inputs, monkeypatch):
 def test_the_bundle_holds_the_live_view_and_a_static_picture(inputs):
     explorer = edge_predict_explorer(*inputs[:2], NAMES, inputs[2])
     bundle = explorer._repr_mimebundle_(include=None, exclude=None)
-    assert base64.b64decode(bundle["image/png"]) == explorer.picture.value
+    assert base64.b64decode(bundle["image/png"]) == explorer.png()
     assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == explorer.box.model_id
     assert bundle["text/plain"] == "EdgePredictExplorer(cat, CF 0.10 to 0.55, Canny 10 to 100)"
 
@@ -108,9 +102,10 @@ def test_no_output_widget_is_made(inputs):
         for child in getattr(widget, "children", ()):
             yield from children(child)
 
-    widgets = list(children(edge_predict_explorer(*inputs[:2], NAMES, inputs[2]).box))
+    explorer = edge_predict_explorer(*inputs[:2], NAMES, inputs[2])
+    widgets = list(children(explorer.box))
     assert not any(isinstance(widget, ipywidgets.Output) for widget in widgets)
-    assert sum(isinstance(widget, ipywidgets.Image) for widget in widgets) == 1
+    assert sum(isinstance(widget, ipywidgets.Image) for widget in widgets) == len(explorer.pictures)
 
 
 def test_bad_arguments_are_rejected_before_a_slider_moves(inputs):

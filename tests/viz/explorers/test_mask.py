@@ -24,18 +24,18 @@ def inputs():
     return image, truth
 
 
-def test_each_control_changes_the_picture_and_going_back_restores_it(inputs):
+def test_each_control_changes_the_picture_and_going_back_restores_it(live, inputs):
     explorer = mask_explorer(*inputs, NAMES)
-    first = bytes(explorer.picture.value)
+    first = live(explorer)
     seen = {first}
     for control, value in ((explorer.right, 3), (explorer.down, -2), (explorer.grow, 2), (explorer.choice, 3)):
         control.value = value
-        seen.add(bytes(explorer.picture.value))
+        seen.add(live(explorer))
     assert len(seen) == 5
     assert repr(explorer) == "MaskExplorer(cow, right 3, down -2, grow 2)"
     explorer.choice.value, explorer.right.value, explorer.down.value, explorer.grow.value = 1, 0, 0, 0
-    assert bytes(explorer.picture.value) == first
-    with Image.open(io.BytesIO(first)) as png:
+    assert live(explorer) == first
+    with Image.open(io.BytesIO(explorer.png())) as png:
         assert png.width == 3 * TILE + 2 * GAP
 
 
@@ -48,12 +48,13 @@ def test_the_bars_are_those_of_naive_counting(inputs, monkeypatch):
     written = []
 
     def bars(values, height, width):
-        written.append([(name, share) for name, share, _ in values])
+        written.append([share for share, _ in values])
         return np.zeros((height, width, 3), np.uint8)
 
     monkeypatch.setattr(module, "_bars", bars)
     explorer = mask_explorer(image, truth, NAMES)
-    assert written[-1] == [("pixels right", 1.0), ("IoU", 1.0), ("FP", 0.0), ("FN", 0.0)]
+    assert written[-1] == [1.0, 1.0, 0.0, 0.0]
+    names = ("pixels right", "right: IoU", "superfluous: FP", "missed: FN")
     explorer.choice.value, explorer.right.value, explorer.down.value, explorer.grow.value = 3, 5, -3, -1
     right = extra = missed = counted = 0
     for y in range(40):
@@ -67,8 +68,10 @@ def test_the_bars_are_those_of_naive_counting(inputs, monkeypatch):
             extra += bool(found and not wanted)
             missed += bool(wanted and not found)
     union = right + extra + missed
-    names, shares = zip(*written[-1], strict=True)
-    assert names == ("pixels right", "IoU", "FP", "FN")
+    shares = written[-1]
+    assert [text for text, _ in explorer.render().legend] == [
+        f"{n} {s:.2f}" for n, s in zip(names, shares, strict=True)
+    ]
     assert shares == pytest.approx((1 - (extra + missed) / counted, right / union, extra / union, missed / union))
     assert sum(shares[1:]) == pytest.approx(1)
 

@@ -8,7 +8,6 @@ from rsepm_edu.methods.cda import context_decoupling
 from rsepm_edu.methods.classmix import class_mix
 from rsepm_edu.methods.cutmix import cut_mix
 from rsepm_edu.methods.mixing import Mixed, paste_region
-from rsepm_edu.viz.explorers import mixing as module
 from rsepm_edu.viz.explorers import mixing_explorer
 from rsepm_edu.viz.explorers.explorer import GAP, TILE
 
@@ -51,40 +50,37 @@ def test_the_picture_is_put_together_as_the_mask_of_the_paste_says(inputs):
     assert repr(explorer) == "MixingExplorer(ClassMix, a on b, seed 0)"
 
 
-def test_captions_count_tags_and_true_labels_by_hand(inputs, monkeypatch):
-    captions = []
-    compose = module.compose
-    monkeypatch.setattr(module, "compose", lambda t, c: captions.append(list(c)) or compose(t, c))
+def test_captions_count_tags_and_true_labels_by_hand(inputs):
     samples, maps = inputs
     explorer = mixing_explorer(samples, maps, METHODS, NAMES)
     # Pasted: rows 3 … 14, columns 4 … 11; row 5 is void in the truth, rows 3 and 4 are ground.
-    assert captions[-1][2:] == ["tags: cat", "16% pasted, its labels 82% true"]  # 9 · 8 of 11 · 8; the dog is hidden
+    assert explorer.render().captions[2:] == [
+        "tags: cat",
+        "16% pasted, its labels 82% true",
+    ]  # 9 · 8 of 11 · 8; the dog is hidden
     explorer.below.value = "a"
-    assert captions[-1][:2] == ["paste from a", "on a"]
+    assert explorer.render().captions[:2] == ["paste from a", "on a"]
     explorer.above.value, explorer.below.value, explorer.method.value = "b", "a", "CutMix"
     share = float(explorer.mixed().pasted.mean())
-    assert captions[-1][2] == f"tags: cat {1 - share:.2f}, dog {share:.2f}"
+    assert explorer.render().captions[2] == f"tags: cat {1 - share:.2f}, dog {share:.2f}"
 
 
-def test_a_paste_without_an_animal_says_so(inputs, monkeypatch):
-    captions = []
-    monkeypatch.setattr(module, "compose", lambda t, c: captions.append(list(c)) or Image.new("RGB", (1, 1)))
-
+def test_a_paste_without_an_animal_says_so(inputs):
     def corner(images, tags, maps, *, generator):
         region = torch.zeros(images.shape[0], *images.shape[2:], dtype=torch.bool)
         region[:, -1, -6:] = True
         batch = Mixed.unmixed(images, 0 * tags, torch.zeros_like(region, dtype=torch.int64))
         return paste_region(batch, batch.rows(torch.tensor([1, 0])), region, torch.zeros(2))
 
-    mixing_explorer(*inputs, {"corner": corner}, NAMES)
-    assert captions[-1][2:] == ["tags: none", "1% pasted, no animal in it"]
+    explorer = mixing_explorer(*inputs, {"corner": corner}, NAMES)
+    assert explorer.render().captions[2:] == ["tags: none", "1% pasted, no animal in it"]
 
 
-def test_every_control_changes_the_picture_and_going_back_restores_it(inputs):
+def test_every_control_changes_the_picture_and_going_back_restores_it(live, inputs):
     samples, maps = inputs
     samples["c"], maps["c"] = sample("c", 1, 2), maps["a"]
     explorer = mixing_explorer(samples, maps, METHODS, NAMES)
-    first = bytes(explorer.picture.value)
+    first = live(explorer)
     seen = {first}
     for control, value in (
         (explorer.above, "c"),
@@ -93,11 +89,11 @@ def test_every_control_changes_the_picture_and_going_back_restores_it(inputs):
         (explorer.seed, 3),
     ):
         control.value = value
-        seen.add(bytes(explorer.picture.value))
+        seen.add(live(explorer))
     assert len(seen) == 5
     explorer.above.value, explorer.below.value, explorer.method.value, explorer.seed.value = "a", "b", "ClassMix", 0
-    assert bytes(explorer.picture.value) == first
-    with Image.open(io.BytesIO(first)) as png:
+    assert live(explorer) == first
+    with Image.open(io.BytesIO(explorer.png())) as png:
         assert png.format == "PNG" and png.width == 4 * TILE + 3 * GAP
 
 

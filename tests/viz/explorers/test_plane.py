@@ -33,17 +33,17 @@ def inputs():
     return sweeps, examples, seeds, maps, masks
 
 
-def test_each_control_changes_the_picture_and_going_back_restores_it(inputs):
+def test_each_control_changes_the_picture_and_going_back_restores_it(live, inputs):
     explorer = plane_explorer(*inputs[:3], NAMES)
-    first = bytes(explorer.picture.value)
+    first = live(explorer)
     seen = {first}
     for control, value in ((explorer.threshold, 0.6), (explorer.method, "SCG"), (explorer.choice, "dog")):
         control.value = value
-        seen.add(bytes(explorer.picture.value))
+        seen.add(live(explorer))
     assert len(seen) == 4
     explorer.method.value, explorer.choice.value, explorer.threshold.value = "CAM", "cat", 0.3
-    assert bytes(explorer.picture.value) == first
-    with Image.open(io.BytesIO(first)) as png:
+    assert live(explorer) == first
+    with Image.open(io.BytesIO(explorer.png())) as png:
         assert png.width == 3 * TILE + 2 * GAP and png.height > TILE
 
 
@@ -56,17 +56,10 @@ def test_the_point_is_that_of_the_confusion_matrix_over_all_pictures(inputs):
     assert repr(explorer) == "PlaneExplorer(SCG, dog, 0.40)"
 
 
-def test_the_numbers_written_are_those_of_the_set_and_of_the_picture(inputs, monkeypatch):
+def test_the_numbers_written_are_those_of_the_set_and_of_the_picture(inputs):
     sweeps, examples, seeds, maps, masks = inputs
-    written = []
-
-    def compose(tiles, captions, legend=()):
-        written.append((captions, [text for text, _ in legend]))
-        assert {tile.shape for tile in tiles} == {(TILE, TILE, 3)}  # also for pictures that are not square
-        return Image.new("RGB", (1, 1))
-
-    monkeypatch.setattr(module, "compose", compose)
-    plane_explorer(sweeps, examples, seeds, NAMES, threshold=0.4)
+    tiles, captions, legend = plane_explorer(sweeps, examples, seeds, NAMES, threshold=0.4).render()
+    assert {tile.shape for tile in tiles} == {(TILE, TILE, 3)}  # also for pictures that are not square
     right = extra = missed = 0
     for y in range(30):
         for x in range(40):
@@ -78,8 +71,11 @@ def test_the_numbers_written_are_those_of_the_set_and_of_the_picture(inputs, mon
                 extra += found and true != 1
                 missed += not found and true == 1
     union = right + extra + missed
-    captions, legend = written[0]
-    assert legend == [f"right: IoU {right / union:.2f}", f"FP {extra / union:.2f}", f"FN {missed / union:.2f}"]
+    assert [text for text, _ in legend] == [
+        f"right: IoU {right / union:.2f}",
+        f"FP {extra / union:.2f}",
+        f"FN {missed / union:.2f}",
+    ]
     whole = sweeps["CAM"].at(0.4, NAMES)
     assert captions[0] == f"cat: FP {whole.class_fp['cat']:.2f}, FN {whole.class_fn['cat']:.2f}, IoU " + (
         f"{whole.iou['cat']:.2f}"

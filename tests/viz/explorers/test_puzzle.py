@@ -28,13 +28,12 @@ def inputs():
 
 @pytest.fixture
 def written(monkeypatch):
-    """What is drawn: every caption, and every map on the picture's size."""
-    captions, maps = [], []
-    compose, overlay, heat = module.compose, module.overlay, module.heat
-    monkeypatch.setattr(module, "compose", lambda t, c: captions.append(list(c)) or compose(t, c))
+    """What is drawn: every map on the picture's size."""
+    maps = []
+    overlay, heat = module.overlay, module.heat
     monkeypatch.setattr(module, "overlay", lambda i, v: maps.append(v.numpy()) or overlay(i, v))
     monkeypatch.setattr(module, "heat", lambda v: maps.append(v.numpy()) or heat(v))
-    return captions, maps
+    return maps
 
 
 def by_hand(image, parts):
@@ -66,29 +65,29 @@ def test_maps_and_terms_are_those_of_slices_and_loops(inputs, written, parts):
     whole, merged = by_hand(image, parts)
     unit = max(float(whole[0].max()), float(merged[0].max()))
     cam, other = (np.asarray(m[0].clamp(min=0) / unit) for m in (whole, merged))
-    for drawn, wanted in zip(written[1], (cam, other, np.abs(cam - other)), strict=True):
+    for drawn, wanted in zip(written, (cam, other, np.abs(cam - other)), strict=True):
         np.testing.assert_allclose(drawn, wanted.repeat(4, axis=0).repeat(4, axis=1), atol=1e-5)
     difference = float((whole - merged).abs()[[0, 2]].sum()) / (3 * 6 * 12)
     total = tag_loss(whole, tags) + tag_loss(merged, tags) + 0.5 * difference
-    assert written[0][0][3] == f"this picture's loss: {total:.2f}"
+    assert explorer.render().captions[3] == f"this picture's loss: {total:.2f}"
     assert repr(explorer) == f"PuzzleExplorer(one, cat, {parts}×{parts} tiles, α = 0.5)"
 
 
-def test_one_tile_is_the_picture_and_differs_nowhere(inputs, written):
+def test_one_tile_is_the_picture_and_differs_nowhere(live, inputs, written):
     image, tags, networks = inputs
     explorer = puzzle_explorer(image, tags, networks, NAMES, parts=1)
-    assert np.abs(written[1][2]).max() < 1e-6
-    before = explorer.picture.value
+    assert np.abs(written[2]).max() < 1e-6
+    before, said = live(explorer), explorer.render().captions
     explorer.alpha.value = 0.0
-    assert written[0][0][3] == written[0][1][3] and explorer.picture.value != before  # the words name α
+    assert explorer.render().captions == said and live(explorer) != before  # the words name α
 
 
-def test_every_control_changes_the_picture_and_no_network_runs_again(inputs):
+def test_every_control_changes_the_picture_and_no_network_runs_again(live, inputs):
     image, tags, _ = inputs
     calls = []
     networks = {name: lambda x, n=name: calls.append(n) or looks(x) * len(n) for name in ("a", "bb")}
     explorer = puzzle_explorer(image, tags, networks, NAMES)
-    made, seen = len(calls), {bytes(explorer.picture.value)}
+    made, seen = len(calls), {live(explorer)}
     for control, value in (
         (explorer.network, "bb"),
         (explorer.choice, 2),
@@ -96,9 +95,9 @@ def test_every_control_changes_the_picture_and_no_network_runs_again(inputs):
         (explorer.alpha, 1.0),
     ):
         control.value = value
-        seen.add(bytes(explorer.picture.value))
+        seen.add(live(explorer))
     assert len(seen) == 5 and len(calls) == made
-    with Image.open(io.BytesIO(explorer.picture.value)) as png:
+    with Image.open(io.BytesIO(explorer.png())) as png:
         assert png.format == "PNG" and png.width == 4 * TILE + 3 * GAP
 
 
@@ -111,7 +110,7 @@ def test_tiles_that_share_a_position_fit(inputs):
     _, tags, networks = inputs
     image = torch.randint(0, 255, (3, 36, 28), dtype=torch.uint8)  # maps of 9×7 positions
     for parts in (2, 3, 4):
-        assert puzzle_explorer(image, tags, networks, NAMES, parts=parts).picture.value
+        assert puzzle_explorer(image, tags, networks, NAMES, parts=parts).png()
 
 
 def test_bad_arguments_are_rejected_before_a_slider_moves(inputs):

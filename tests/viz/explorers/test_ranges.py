@@ -14,9 +14,9 @@ PLAIN = [Row("RS", 30.0, 0.1, math.nan, None, False, 0)]
 TABLES = {"drawn": [*CAM, *RS, *PLAIN], "photographs": [Row("CAM", 50.0, 0.1, 0.2, 0.3, True, 0)]}
 
 
-def test_each_control_changes_the_picture_and_going_back_restores_it():
+def test_each_control_changes_the_picture_and_going_back_restores_it(live):
     explorer = ranges_explorer(TABLES)
-    first = bytes(explorer.picture.value)
+    first = live(explorer)
     seen = {first}
     for control, value in (
         (explorer.measure, "FP"),
@@ -24,12 +24,12 @@ def test_each_control_changes_the_picture_and_going_back_restores_it():
         (explorer.table, "photographs"),
     ):
         control.value = value
-        seen.add(bytes(explorer.picture.value))
+        seen.add(live(explorer))
     assert len(seen) == 4
     explorer.table.value, explorer.measure.value, explorer.against.value = "drawn", "mIoU in %", "nothing"
-    assert bytes(explorer.picture.value) == first
-    with Image.open(io.BytesIO(first)) as png:
-        assert png.format == "PNG" and png.width == 760
+    assert live(explorer) == first
+    with Image.open(io.BytesIO(explorer.png())) as png:
+        assert png.format == "PNG" and png.width == 2 * 760
 
 
 def test_rows_are_told_apart_by_how_their_threshold_was_chosen():
@@ -59,18 +59,18 @@ def test_a_table_without_the_chosen_row_compares_with_nothing():
     assert repr(explorer) == "RangesExplorer(photographs, mIoU in %, minus nothing)"
 
 
-def test_a_measure_that_no_row_has_leaves_an_empty_picture():
+def test_a_measure_that_no_row_has_leaves_an_empty_picture(live):
     explorer = ranges_explorer({"plain": PLAIN})
     explorer.measure.value = "FN"
-    assert explorer.shown() == {} and explorer.picture.value
+    assert explorer.shown() == {} and live(explorer)
     explorer.against.value = "RS [none]"
-    assert explorer.shown() == {} and explorer.picture.value
+    assert explorer.shown() == {} and live(explorer)
 
 
-def test_a_row_minus_itself_alone_leaves_an_empty_picture():
+def test_a_row_minus_itself_alone_leaves_an_empty_picture(live):
     explorer = ranges_explorer({"one": TABLES["photographs"]})
     explorer.against.value = "CAM [oracle]"
-    assert explorer.shown() == {} and explorer.picture.value
+    assert explorer.shown() == {} and live(explorer)
 
 
 @pytest.mark.parametrize(

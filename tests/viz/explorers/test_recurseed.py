@@ -7,7 +7,6 @@ import pytest
 import torch
 from PIL import Image
 
-from rsepm_edu.viz.explorers import recurseed as module
 from rsepm_edu.viz.explorers import recurseed_explorer
 from rsepm_edu.viz.explorers.explorer import GAP, TILE
 
@@ -42,10 +41,10 @@ def pictures():
     return images, list(truths)
 
 
-def test_every_control_changes_the_picture(film, pictures):
+def test_every_control_changes_the_picture(live, film, pictures):
     explorer = recurseed_explorer(pictures[0], film, NAMES, pictures[1])
     assert list(explorer.choice.options) == [("1: cat", (0, 0)), ("1: dog", (0, 1)), ("2: dog", (1, 1))]
-    seen = [bytes(explorer.picture.value)]
+    seen = [live(explorer)]
     for control, value in [
         (explorer.epoch, 1),
         (explorer.epoch, 2),
@@ -53,21 +52,15 @@ def test_every_control_changes_the_picture(film, pictures):
         (explorer.choice, (1, 1)),
     ]:
         control.value = value
-        seen.append(bytes(explorer.picture.value))
+        seen.append(live(explorer))
     assert len(set(seen)) == len(seen)
     explorer.epoch.value, explorer.choice.value = 0, (0, 0)
-    assert bytes(explorer.picture.value) == seen[0]
-    with Image.open(io.BytesIO(explorer.picture.value)) as png:
+    assert live(explorer) == seen[0]
+    with Image.open(io.BytesIO(explorer.png())) as png:
         assert png.format == "PNG" and png.width == 4 * TILE + 3 * GAP
 
 
-def test_the_numbers_written_are_those_of_naive_counting(film, pictures, monkeypatch):
-    written = []
-    monkeypatch.setattr(
-        module,
-        "compose",
-        lambda tiles, captions, legend=(): written.append((captions, legend)) or Image.new("RGB", (1, 1)),
-    )
+def test_the_numbers_written_are_those_of_naive_counting(film, pictures):
     explorer = recurseed_explorer(pictures[0], film, NAMES, pictures[1], epoch=5)
     explorer.choice.value = (0, 1)
     truth = pictures[1][0].tolist()
@@ -86,7 +79,7 @@ def test_the_numbers_written_are_those_of_naive_counting(film, pictures, monkeyp
             right += found[y][x] and truth[y][x] == 2
             extra += found[y][x] and truth[y][x] != 2
             missed += truth[y][x] == 2 and not found[y][x]
-    captions, legend = written[-1]
+    _, captions, legend = explorer.render()
     assert captions[0] == "epoch 5: CAM"
     assert captions[2] == f"pseudo mask: {labelled / counted:.0%} labelled, {agreed / labelled:.0%} right"
     union = right + extra + missed
@@ -97,7 +90,7 @@ def test_the_numbers_written_are_those_of_naive_counting(film, pictures, monkeyp
 def test_the_bundle_holds_the_live_view_and_a_static_picture(film, pictures):
     explorer = recurseed_explorer(pictures[0], film, NAMES, pictures[1], epoch=6)
     bundle = explorer._repr_mimebundle_(include=None, exclude=None)
-    assert base64.b64decode(bundle["image/png"]) == explorer.picture.value
+    assert base64.b64decode(bundle["image/png"]) == explorer.png()
     assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == explorer.box.model_id
     assert bundle["text/plain"] == "RecurSeedExplorer(1: cat, epoch 6)"
 
@@ -108,9 +101,10 @@ def test_no_output_widget_is_made(film, pictures):
         for child in getattr(widget, "children", ()):
             yield from children(child)
 
-    widgets = list(children(recurseed_explorer(pictures[0], film, NAMES, pictures[1]).box))
+    explorer = recurseed_explorer(pictures[0], film, NAMES, pictures[1])
+    widgets = list(children(explorer.box))
     assert not any(isinstance(widget, ipywidgets.Output) for widget in widgets)
-    assert sum(isinstance(widget, ipywidgets.Image) for widget in widgets) == 1
+    assert sum(isinstance(widget, ipywidgets.Image) for widget in widgets) == len(explorer.pictures)
 
 
 def test_bad_arguments_are_rejected_before_a_slider_moves(film, pictures):

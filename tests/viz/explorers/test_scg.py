@@ -29,9 +29,9 @@ def inputs():
 def shown(monkeypatch):
     """What is drawn: the maps, on the picture's size, and the captions."""
     maps, captions = [], []
-    overlay, compose = module.overlay, module.compose
+    overlay, view = module.overlay, module.View
     monkeypatch.setattr(module, "overlay", lambda i, v, **k: maps.append(np.array(v)) or overlay(i, v, **k))
-    monkeypatch.setattr(module, "compose", lambda t, c: captions.append(list(c)) or compose(t, c))
+    monkeypatch.setattr(module, "View", lambda t, c: captions.append(list(c)) or view(t, c))
     return maps, captions
 
 
@@ -91,10 +91,10 @@ def test_a_position_that_agrees_with_nothing_says_so(inputs, shown):
     assert "one, row 10, column 10, θ₁ = 0.50" in repr(explorer)
 
 
-def test_every_control_changes_the_picture(inputs):
+def test_every_control_changes_the_picture(live, inputs):
     image, stages, truth = inputs
     explorer = scg_explorer(image, stages, truth=truth)
-    seen = {bytes(explorer.picture.value)}
+    seen = {live(explorer)}
     for control, value in (
         (explorer.row, 3),
         (explorer.column, 30),
@@ -102,19 +102,19 @@ def test_every_control_changes_the_picture(inputs):
         (explorer.threshold, 0.0),
     ):
         control.value = value
-        seen.add(bytes(explorer.picture.value))
+        seen.add(live(explorer))
     assert len(seen) == 5
-    with Image.open(io.BytesIO(explorer.picture.value)) as png:
+    with Image.open(io.BytesIO(explorer.png())) as png:
         assert png.format == "PNG" and png.width == 3 * TILE + 2 * GAP
 
 
-def test_moving_the_pixel_does_not_compute_the_correlation_again(inputs, monkeypatch):
+def test_moving_the_pixel_does_not_compute_the_correlation_again(live, inputs, monkeypatch):
     image, stages, _ = inputs
     calls = []
     compute = module.self_correlation
     monkeypatch.setattr(module, "self_correlation", lambda *a, **k: calls.append(k) or compute(*a, **k))
     explorer = scg_explorer(image, stages)
-    first = explorer.picture.value
+    first = live(explorer)
     explorer.row.value, explorer.column.value = 0, 0
     explorer.stage.value = "stage 4"
     explorer.stage.value = "stage 5"
@@ -122,7 +122,7 @@ def test_moving_the_pixel_does_not_compute_the_correlation_again(inputs, monkeyp
     explorer.threshold.value = 0.8
     explorer.row.value, explorer.column.value, explorer.threshold.value = 12, 16, 0.5
     assert len(calls) == 4
-    assert explorer.picture.value == first
+    assert live(explorer) == first
 
 
 def test_bad_arguments_are_rejected(inputs):

@@ -1,0 +1,71 @@
+"""Options that several commands have."""
+
+import argparse
+
+from rsepm_edu.cli.arguments.known import CRITERIA, DEFAULT_CRITERIA, GREATEST_SCALE, LEAST_SCALE, SCALES
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Device, and what is told of the work."""
+    parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 … (default: the GPU if there is one)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars, no lines about epochs")
+
+
+def add_scales(parser: argparse.ArgumentParser) -> None:
+    """Sizes at which pictures are seen."""
+    parser.add_argument(
+        "--scales",
+        type=_parse_scales,
+        default=SCALES,
+        help="sizes at which a picture is seen, each with its mirror image (default: 1.0,0.5,1.5,2.0)",
+    )
+
+
+def _parse_scales(text: str) -> tuple[float, ...]:
+    try:
+        scales = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        scales = ()
+    if not scales or not all(LEAST_SCALE <= scale <= GREATEST_SCALE for scale in scales):
+        raise argparse.ArgumentTypeError(
+            f"expected numbers from {LEAST_SCALE} to {GREATEST_SCALE} like 1.0,0.5, got {text!r}"
+        )
+    return scales
+
+
+def add_criteria(parser: argparse.ArgumentParser) -> None:
+    """Criteria that choose thresholds without masks."""
+    parser.add_argument(
+        "--choose",
+        type=_parse_criteria,
+        default=DEFAULT_CRITERIA,
+        metavar="CRITERION,…",
+        help=f"criteria that choose thresholds without masks, among {', '.join(CRITERIA)} "
+        f"(default: {', '.join(DEFAULT_CRITERIA)})",
+    )
+
+
+def _parse_criteria(text: str) -> tuple[str, ...]:
+    criteria = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    if not all(name in CRITERIA for name in criteria):
+        raise argparse.ArgumentTypeError(f"expected some of {', '.join(CRITERIA)}, got {text!r}")
+    return criteria
+
+
+def add_changes(parser: argparse.ArgumentParser, example: str) -> None:
+    """Changes of single settings, for ``parse_changes``."""
+    parser.add_argument(
+        "--set",
+        dest="changes",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help=f"change a setting, e.g. {example}; may be given again and again",
+    )
+
+
+def parse_count(text: str) -> int:
+    """A number of pictures."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of pictures, at least 1, got {text!r}")
+    return int(text)
