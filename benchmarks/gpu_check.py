@@ -39,7 +39,8 @@ from rsepm_edu.data.creatures import make_creatures
 from rsepm_edu.data.voc import VOC_CLASSES
 from rsepm_edu.device import resolve_device
 from rsepm_edu.errors import UserError
-from rsepm_edu.evaluation.scoring import SeedScores, seed_maps
+from rsepm_edu.evaluation.folding import folded
+from rsepm_edu.evaluation.scoring import SeedScores, present_maps, seed_maps
 from rsepm_edu.evaluation.seed_options import DEFAULT_OPTIONS, SeedOptions
 from rsepm_edu.files import atomic_write_text
 from rsepm_edu.methods import random_walk
@@ -466,12 +467,27 @@ def scoring(check: Check) -> Iterator[Row]:
     masks = torch.zeros(count, *size, dtype=torch.uint8, device=check.device)
     options = SeedOptions(scales=(1.0, 0.5)) if check.tiny else DEFAULT_OPTIONS
 
-    def score() -> None:
-        seeds, labels = seed_maps(trainer.average.network, images, tags, options)
-        SeedScores(VOC_CLASSES).update(seeds, labels, masks)
+    plain = trainer.average.network
+    light = folded(plain)
 
-    rate = count / check.seconds(score)
-    yield Row("photographs scored", rate, "a second", "wanted 25 of an H200")
+    def score() -> None:
+        present, seeds, labels = present_maps(light, images, tags, options)
+        SeedScores(VOC_CLASSES).update(seeds, labels, masks, present)
+
+    def score_plainly() -> None:
+        for image, tag, mask in zip(images, tags, masks, strict=True):
+            seeds, labels = seed_maps(plain, image[None], tag[None], options)
+            SeedScores(VOC_CLASSES).update(seeds, labels, mask[None])
+
+    yield Row("photographs scored", count / check.seconds(score), "a second", "wanted 25 of an H200")
+    yield Row("one by one, all classes, batch norms", count / check.seconds(score_plainly), "a second")
+    fast, slow = present_maps(light, images, tags, options)[1], seed_maps(plain, images, tags, options)[0]
+    ours, theirs = (torch.cat([maps[name].flatten() for name in fast]).cpu() for maps in (fast, _first(slow, 2)))
+    yield _near("maps beside those", ours, theirs, 0.02)
+
+
+def _first(maps: dict[str, Tensor], classes: int) -> dict[str, Tensor]:
+    return {name: planes[:, :classes] for name, planes in maps.items()}
 
 
 PARTS: dict[str, Callable[[Check], Iterator[Row]]] = {

@@ -175,8 +175,8 @@ def denormalise(images: Tensor) -> Tensor:
 
 def _statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     """Filled in on the device: a copy to a GPU would make the host wait."""
-    like = {"dtype": torch.float32, "device": images.device}
     mean, std = (
-        torch.stack([torch.full((1, 1), value, **like) for value in values]) for values in (IMAGENET_MEAN, IMAGENET_STD)
+        torch.stack([torch.full((1, 1), value, dtype=torch.float32, device=images.device) for value in values])
+        for values in (IMAGENET_MEAN, IMAGENET_STD)
     )
     return mean, std

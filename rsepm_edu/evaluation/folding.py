@@ -54,13 +54,11 @@ def folded(network: Network) -> Network:
 
 
 def _pairs(network: nn.Module, picture: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """Convolutions and the batch norms that take their outputs, each run once."""
+    """Convolutions and the batch norms that take their outputs."""
     made: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # by the output, which is held so that no other gets its number
     found: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
-    runs: dict[nn.Module, int] = {}
 
     def see(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        runs[module] = runs.get(module, 0) + 1
         if isinstance(module, nn.Conv2d):
             made[id(output)] = module, output
         elif id(inputs[0]) in made and isinstance(module, nn.BatchNorm2d) and module.track_running_stats:
@@ -73,7 +71,7 @@ def _pairs(network: nn.Module, picture: Tensor) -> list[tuple[nn.Conv2d, nn.Batc
     finally:
         for hook in hooks:
             hook.remove()
-    return [(convolution, norm) for convolution, norm in found if runs[convolution] == runs[norm] == 1]
+    return found
 
 
 def _alike(before: object, after: object) -> bool:
