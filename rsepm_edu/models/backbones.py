@@ -27,15 +27,15 @@ BACKBONES = ("creatures", *RESNETS, *MOBILENETS)
 
 
 class Residual(nn.Module):
-    """Two 3×3 convolutions around a shortcut, batch norm after each."""
+    """Two convolutions around a shortcut, batch norm after each; with ``kernel`` 1 they see no farther than before."""
 
-    def __init__(self, inputs: int, outputs: int, *, stride: int = 1, dilation: int = 1) -> None:
+    def __init__(self, inputs: int, outputs: int, *, stride: int = 1, kernel: int = 3) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, stride, dilation, dilation, bias=False),
+            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
             nn.BatchNorm2d(outputs),
             nn.ReLU(inplace=True),
-            nn.Conv2d(outputs, outputs, 3, 1, dilation, dilation, bias=False),
+            nn.Conv2d(outputs, outputs, kernel, 1, kernel // 2, bias=False),
             nn.BatchNorm2d(outputs),
         )
         self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
@@ -45,19 +45,20 @@ class Residual(nn.Module):
 
 
 def creatures_backbone() -> Backbone:
-    """A small network for small pictures: 0.26 million weights, strides 2, 8, 8, 8, trained from scratch.
+    """A small network for small pictures: 0.26 million weights, strides 2, 8, 8, 8.
 
-    Stage 2 stays at stride 2, so that the decoder can follow legs that are two pixels wide.
+    Stage 2 stays at stride 2, so that the decoder can follow legs that are two pixels wide. The last stage looks at one
+    position at a time: a position sees 79 pixels, about an animal, and SCG compares what lies at two positions.
     """
     stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True))
     return Backbone(
         [
             nn.Sequential(stem, Residual(16, 16)),
-            nn.Sequential(Residual(16, 24, stride=2), Residual(24, 48, stride=2)),
-            Residual(48, 64),
+            nn.Sequential(Residual(16, 32, stride=2), Residual(32, 64, stride=2)),
             Residual(64, 96),
+            Residual(96, 128, kernel=1),
         ],
-        channels=(16, 48, 64, 96),
+        channels=(16, 64, 96, 128),
         strides=(2, 8, 8, 8),
     )
 
@@ -95,8 +96,8 @@ def build_backbone(name: str, *, output_stride: int = 16, weights: str | os.Path
     if name in MITS or name.startswith(TIMM):
         return build_timm_backbone(name, output_stride=output_stride, weights=weights)
     if name == "creatures":
-        if str(weights) != "none":
-            raise UserError(f"weights: the creatures backbone takes only 'none', got {weights!r}")
+        if str(weights) not in ("none", "pretext"):
+            raise UserError(f"weights: the creatures backbone takes 'none' or 'pretext', got {weights!r}")
         return creatures_backbone()
     if output_stride not in (8, 16):
         raise UserError(f"output_stride: expected 8 or 16, got {output_stride}")
