@@ -46,12 +46,12 @@ def gpu_memory(counted: int) -> int:
 
     Fitted to what an H200 with torch 2.11 showed of the costliest phase, in GB:
 
-        ======================  =======  =========  ========  ====
-        step                    counted  allocated  reserved  here
-        ======================  =======  =========  ========  ====
-        voc-gpu, 32, bf16          22.9       25.4      27.4  28.0
-        voc-t4, 8 at a time, fp16   6.3        6.9       7.5   7.8
-        ======================  =======  =========  ========  ====
+        =========================  =======  =========  ========  ====
+        step                       counted  allocated  reserved  here
+        =========================  =======  =========  ========  ====
+        voc-gpu, 32, bf16             22.9       25.4      27.4  28.0
+        voc-t4, 8 at a time, fp16      6.3        6.9       7.5   7.8
+        =========================  =======  =========  ========  ====
 
     Allocated is 1.10 times what is counted: the first gradients of the backward pass live beside all that waits for it
     (1.05, by the same count with the backward pass gone through); the rest is cuDNN's workspace and the targets'
