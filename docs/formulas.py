@@ -62,8 +62,8 @@ FORMULAS = {
     ),
     "rsepm_edu.methods.dense_crf.with_background": r"m_{0} = \left(1 - \max_k m_k\right)^{power}",
     "rsepm_edu.methods.dense_crf.mean_field": (
-        r"Q_i \leftarrow \text{softmax}\left(\log p_i + \sum_m w_m \sum_j n_{mi}\, k_m(f_i, f_j)\, n_{mj}\, Q_j\right), "
-        r"\qquad n_{mi} = \left(\sum_j k_m(f_i, f_j)\right)^{-1/2}"
+        r"Q_i \leftarrow \text{softmax}\left(\log p_i + \sum_m w_m \sum_j n_{mi}\, k_m(f_i, f_j)\, n_{mj}\, Q_j\right)"
+        r", \qquad n_{mi} = \left(\sum_j k_m(f_i, f_j)\right)^{-1/2}"
     ),
     "rsepm_edu.methods.permutohedral.permutohedral_lattice": r"x = E \, \sqrt{\frac{2}{3}}\,(d + 1)\, f",
     "rsepm_edu.methods.permutohedral.Lattice.filter": (r"\sum_j \exp\left(-\frac{|f_i - f_j|^2}{2}\right) v_j"),
