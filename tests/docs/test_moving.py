@@ -27,7 +27,7 @@ for name in seeds:
 def score(p):
     return seeds[p] + shift
 shift = 1
-shift = 2
+shift = torch.ones(2)
 lines = [f"{p}" for p in slow]
 lines += ["end"]
 show(score(pictures[0]))
@@ -44,7 +44,7 @@ def test_of_a_lesson_only_what_the_last_line_needs_is_run():
         "seeds, counts = ({}, {})",
         "for p in pictures:\n    seeds[p] = net(p)",
         "def score(p):\n    return seeds[p] + shift",
-        "shift = 2",
+        "shift = torch.ones(2)",
         "show(score(pictures[0]))",
     ]
 

@@ -54,7 +54,7 @@ class EdgePredictExplorer(Explorer):
 
     on_pages = {
         "choice": None,
-        "thresholds": tuple((low, high) for low in (0.05, 0.3) for high in (0.55, 0.8)),
+        "thresholds": tuple((low, high) for low in (0.05, 0.1, 0.3) for high in (0.55, 0.8)),
         "levels": tuple((low, high) for low in (0, 10, 50) for high in (100, 300)),
     }
 
