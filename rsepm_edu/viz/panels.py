@@ -300,12 +300,12 @@ def panel(
             ax = figure.add_axes((x / WIDTH, top / tall, width / WIDTH, heights[r] / tall))
             _draw(ax, cell)
             if cell is not None:
-                table = len(rows) == len(lines)
+                table, high = len(rows) == len(lines), width * _aspect(cell)
                 tiles.append(
                     {
                         "name": columns[c if table else r * across + c],
                         "row": titles[r if table else 0] if titles is not None else "",
-                        "box": _pixels(x, tall - top - heights[r], width, heights[r]),
+                        "box": _pixels(x, tall - top - (heights[r] + high) / 2, width, high),
                     }
                 )
             if called:
