@@ -57,7 +57,7 @@ def webp(image: Image.Image) -> bytes:
     ground = (pixels == pixels[0, -1]).all(axis=2).mean()
     if ground > 0.5 and image.getcolors(256) is None:
         image = image.quantize(64, dither=Image.Dither.NONE).convert("RGB")
-    image.save(buffer, format="WEBP", lossless=image.getcolors(256) is not None, quality=75, method=3)
+    image.save(buffer, format="WEBP", lossless=image.getcolors(256) is not None, quality=45, method=4)
     return buffer.getvalue()
 
 

@@ -48,7 +48,7 @@ class AverageExplorer(Explorer):
     on_pages = {
         "rate": (0.05, 0.2, 0.5),
         "power": (0.0, 0.9),
-        "decay": (0.0, 0.5, 0.9, 0.98, 0.999),
+        "decay": (0.0, 0.9, 0.999),
         "early": None,
     }
 
