@@ -151,7 +151,7 @@ class TrainConfig(Settings):
     uncertain: float = 0.10  # conditional filter: background up to here [J]
     scg_threshold: float = 0.50  # SCG: cosine similarities below count as 0 [J]
     pamr_stride: int = 4  # pixels per position of PAMR and of the pseudo masks (ours)
-    puzzle_alpha: float = 4.0  # method puzzle: weight of the maps' difference, halfway from puzzle_start on [Puzzle-CAM]
+    puzzle_alpha: float = 4.0  # method puzzle: weight of the maps' difference, half of the way on [Puzzle-CAM]
 
     # --- pictures
     size: int = 512  # crop, pixels [J]

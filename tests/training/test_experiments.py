@@ -73,9 +73,7 @@ def test_methods_branch_off_a_shorter_one_bit_for_bit(tiny: TrainConfig, creatur
         assert torch.equal(branched.ema[name], weights), name
 
 
-def test_puzzle_cam_that_waits_branches_off_classification(
-    tiny: TrainConfig, creatures: Path, tmp_path: Path
-) -> None:
+def test_puzzle_cam_that_waits_branches_off_classification(tiny: TrainConfig, creatures: Path, tmp_path: Path) -> None:
     config = replace(tiny, method="puzzle", mixing="none", puzzle_start=2, epochs=3)
     branched = train_branch(Experiment(config, creatures, progress=False), tmp_path, ("puzzle", "none"), progress=False)
     assert {path.parent.name for path in tmp_path.glob("*/last.pt")} == {"cam", "puzzle"}

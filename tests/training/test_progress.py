@@ -49,7 +49,14 @@ def test_presets_reach_their_method() -> None:
 
 @pytest.mark.parametrize(
     ("method", "epochs", "ends_in"),
-    [("rs", 1, "cam"), ("rs+epm", 2, "rs"), ("rs", 2, None), ("cam", 1, None), ("puzzle", 1, "cam"), ("puzzle", 2, None)],
+    [
+        ("rs", 1, "cam"),
+        ("rs+epm", 2, "rs"),
+        ("rs", 2, None),
+        ("cam", 1, None),
+        ("puzzle", 1, "cam"),
+        ("puzzle", 2, None),
+    ],
 )
 def test_a_schedule_that_is_too_short_is_refused(
     tiny: TrainConfig, method: str, epochs: int, ends_in: str | None
