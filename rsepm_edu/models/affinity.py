@@ -23,6 +23,9 @@ class WalkNetwork(nn.Module):
         backbone: becomes part of the network; its weights get no gradient and its batch norm keeps its statistics.
     """
 
+    published_stride: int
+    """Pixels per position in the published network, for whose maps radius and steps of the walk were chosen."""
+
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone.requires_grad_(False).eval()
@@ -47,6 +50,7 @@ class WalkNetwork(nn.Module):
         """Affinities of pairs, B×N×h×w planes (see ``random_walk``), with gradient."""
         raise NotImplementedError
 
+    @torch.no_grad()
     def walk(
         self, images: Tensor, seed: Tensor, *, radius: int = 5, beta: float | None = None, steps: int = 256
     ) -> Tensor:
@@ -55,11 +59,16 @@ class WalkNetwork(nn.Module):
         Args:
             images: B×3×H×W normalised.
             seed: B×K×h×w of any size; resized to the affinities' and the result to the pictures', bilinearly.
-            radius, beta, steps: see ``random_walk``; None: the beta published for the network.
+            radius, beta, steps: see ``random_walk``; None: the beta published for the network. No step: the seed.
 
         Returns:
             B×K×H×W, without gradient, in the dtype of ``seed``.
         """
+        if steps == 0:
+            return _resize(seed, images.shape[2:])
+        return self._walk(images, seed, radius=radius, beta=beta, steps=steps)
+
+    def _walk(self, images: Tensor, seed: Tensor, *, radius: int, beta: float | None, steps: int) -> Tensor:
         raise NotImplementedError
 
 
@@ -73,6 +82,8 @@ class BoundaryNetwork(WalkNetwork):
         backbone: see ``WalkNetwork``.
         channels: width of each stage's branch, a multiple of 4.
     """
+
+    published_stride = 4
 
     def __init__(self, backbone: Backbone, *, channels: int = 32) -> None:
         super().__init__(backbone)
@@ -108,10 +119,7 @@ class BoundaryNetwork(WalkNetwork):
         logits, mirrored = self.logits(images), self.logits(images.flip(-1)).flip(-1)
         return ((logits + mirrored) / 2).sigmoid()
 
-    @torch.no_grad()
-    def walk(
-        self, images: Tensor, seed: Tensor, *, radius: int = 5, beta: float | None = None, steps: int = 256
-    ) -> Tensor:
+    def _walk(self, images: Tensor, seed: Tensor, *, radius: int, beta: float | None, steps: int) -> Tensor:
         """See ``propagate``; beta is 10 unless given, and each picture's maximum about 1."""
         edge = self.mirrored_edge(images)
         beta = 10.0 if beta is None else beta
@@ -128,6 +136,8 @@ class AffinityNetwork(WalkNetwork):
     Args:
         backbone: see ``WalkNetwork``.
     """
+
+    published_stride = 8
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__(backbone)
@@ -157,10 +167,7 @@ class AffinityNetwork(WalkNetwork):
         """See ``feature_affinity``."""
         return feature_affinity(self(images), radius=radius)
 
-    @torch.no_grad()
-    def walk(
-        self, images: Tensor, seed: Tensor, *, radius: int = 5, beta: float | None = None, steps: int = 256
-    ) -> Tensor:
+    def _walk(self, images: Tensor, seed: Tensor, *, radius: int, beta: float | None, steps: int) -> Tensor:
         """See ``propagate_affinity``: the background walks as a channel of the seed; beta is 8 unless given."""
         features = self(images)
         beta = 8.0 if beta is None else beta
