@@ -4,7 +4,8 @@
 
 For each run the seeds of every N-th picture of train walk 0, 8, … 256 steps (the published walk's, scaled to the maps'
 size) by a network that has learnt from confident labels: at the published 0.30 and 0.05, and at the seeds' own θ with
-margins. Every row has θ chosen by colour, without masks, or the oracle's; curve.json has the mask-free score too.
+margins. Rows have θ chosen by colour, the greatest θ that is nearly as good by colour, or the oracle's; curve.json has
+the mask-free score too.
 """
 
 import argparse
@@ -31,8 +32,8 @@ from rsepm_edu.evaluation.maskfree import ColourInformation
 from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.evaluation.thresholds import ThresholdSweep
 from rsepm_edu.files import atomic_write_text
-from rsepm_edu.models.affinity import WalkNetwork
 from rsepm_edu.multistage.config import MultistageConfig
+from rsepm_edu.multistage.judging import high_threshold
 from rsepm_edu.multistage.reach import PUBLISHED_SIDE, scaled_walk
 from rsepm_edu.multistage.run import WALK_NAMES, Multistage
 from rsepm_edu.multistage.stages import SeedMap
@@ -52,6 +53,8 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1, help="of the pictures of train, take these (default: all)")
     parser.add_argument("--epochs", type=int, default=20, help="of the walk networks (default: 20)")
     parser.add_argument("--walks", nargs="+", default=["boundary", "affinity"], help="networks (default: both)")
+    parser.add_argument("--labels", nargs="+", choices=tuple(LABELS), default=list(LABELS), help="default: both")
+    parser.add_argument("--unscaled", action="store_true", help="radius 5 and the steps as they are, on any map")
     parser.add_argument("--runs", type=Path, default=Path("runs/results/walks"), help="stages' files")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads (default: all)")
@@ -66,18 +69,18 @@ def main() -> int:
             checkpoint = load_checkpoint(path)
             seed_map: SeedMap = options.map or ("decoder" if "decoder" in checkpoint.learnt else "cam")
             name = f"{checkpoint.config.method.upper()} {NAMES[seed_map]}".replace("CAM CAM", "CAM")
-            for labels, walk in product(LABELS, options.walks):
+            for labels, walk in product(options.labels, options.walks):
                 config = settings(seed_map, walk, options.epochs, LABELS[labels])
                 out = options.runs / name.replace(" ", "_") / labels
                 shared = out.parent / next(iter(LABELS)) / "1_seeds"
                 if shared.is_dir() and not (out / shared.name).exists():
                     shutil.copytree(shared, out / shared.name)
                 run = Multistage(checkpoint, root, out, config, name=name, progress=sys.stderr.isatty())
-                found = curve(run, dataset)
-                rows += [row for _, pair in found for row in pair]
+                found = curve(run, dataset, scaled=not options.unscaled)
+                rows += [row for _, of_steps in found for row in of_steps]
                 curves += [information for information, _ in found]
                 write(rows, curves, config, options)
-                print(tables.text(rows[-2 * len(STEPS) :]), flush=True)
+                print(tables.text(rows[-3 * len(STEPS) :]), flush=True)
     except UserError as error:
         print(f"{Path(__file__).name}: {error}", file=sys.stderr)
         return 2
@@ -92,8 +95,8 @@ def settings(seed_map: SeedMap, walk: Any, epochs: int, stages: dict[str, Any]) 
     return replace(config, walk=replace(config.walk, epochs=epochs))
 
 
-def curve(run: Multistage, dataset: VocDataset) -> list[tuple[dict[str, Any], list[Row]]]:
-    """By number of steps: what is known without masks, and the rows at θ by colour and at the oracle's."""
+def curve(run: Multistage, dataset: VocDataset, *, scaled: bool) -> list[tuple[dict[str, Any], list[Row]]]:
+    """By number of steps: what is known without masks, and the rows."""
     network, seeds, kind = run.walk_network, run.seeds, run.config.stages.walk
     foreground, background = run.label_thresholds
     sweeps = {steps: ThresholdSweep(len(dataset.classes)) for steps in STEPS}
@@ -103,30 +106,28 @@ def curve(run: Multistage, dataset: VocDataset) -> list[tuple[dict[str, Any], li
         image, mask = (sample[key].as_subclass(Tensor)[None] for key in ("image", "mask"))
         present = sample["tags"].nonzero()[:, 0]
         seed = read_seed(seeds / f"{name}.npz")[None][:, present]
+        evidence = network.evidence(normalise(image))
+        share = min(image.shape[2:]) / network.stride / (PUBLISHED_SIDE / network.published_stride)
         for steps in STEPS:
-            walked = after(network, image, seed, steps)
+            radius, count = scaled_walk(5, steps, share) if scaled else (5, steps)
+            walked = seed
+            if steps:
+                walked = network.walk_by(evidence, seed, image.shape[2:], radius=radius, steps=count).clamp(min=0)
+                walked = walked * (seed.amax() / walked.amax().clamp(min=1e-6))
             sweeps[steps].update(walked, mask, present)
             colours[steps].update(walked, image)
     found = []
     for steps in STEPS:
         name = f"{run.name} + {WALK_NAMES[kind]}, labels at {foreground:.2f} / {background:.2f}, {steps} steps"
-        threshold, bits = colours[steps].best()
-        scores = sweeps[steps].at(threshold, dataset.classes, classes=VOC_6)
         best, oracle = sweeps[steps].best(dataset.classes, classes=VOC_6)
-        rows = [
-            Row.from_scores(name, scores, threshold=threshold, oracle=False, seed=0, choice="colour"),
-            Row.from_scores(name, oracle, threshold=best, oracle=True, seed=0),
-        ]
-        found.append(({"method": name, "steps": steps, "bits": round(bits, 4), "miou": round(rows[0].miou, 2)}, rows))
+        rows = [Row.from_scores(name, oracle, threshold=best, oracle=True, seed=0)]
+        threshold, bits = colours[steps].best()
+        for choice, chosen in (("colour", threshold), ("colour, high", high_threshold(colours[steps]))):
+            scores = sweeps[steps].at(chosen, dataset.classes, classes=VOC_6)
+            rows.append(Row.from_scores(name, scores, threshold=chosen, oracle=False, seed=0, choice=choice))
+        told = {row.choice: round(row.miou, 2) for row in rows}
+        found.append(({"method": name, "steps": steps, "bits": round(bits, 4), "miou": told}, rows))
     return found
-
-
-def after(network: WalkNetwork, image: Tensor, seed: Tensor, steps: int) -> Tensor:
-    """A seed after the published walk's first steps, scaled to the map; see ``write_walked_seeds``."""
-    share = min(image.shape[2:]) / network.stride / (PUBLISHED_SIDE / network.published_stride)
-    radius, count = scaled_walk(5, steps, share)
-    walked = network.walk(normalise(image), seed, radius=radius, steps=count).clamp(min=0)
-    return walked * (seed.amax() / walked.amax().clamp(min=1e-6))
 
 
 def write(rows: list[Row], curves: list[dict[str, Any]], config: MultistageConfig, options: argparse.Namespace) -> None:
@@ -144,6 +145,8 @@ def write(rows: list[Row], curves: list[dict[str, Any]], config: MultistageConfi
         *(f"{p.parent.name}/{p.name}" for p in options.checkpoints),
     ]
     words += ["--every", str(options.every), "--epochs", str(options.epochs), "--threads", str(options.threads)]
+    words += ["--labels", *options.labels]
+    words += ["--unscaled"] if options.unscaled else []
     words += ["--walks", *options.walks, "--out", f"results/{options.out.name}"]
     config_of = config.to_dict() | {"every": options.every, "steps": STEPS, "labels": list(LABELS)}
     tables.write_results(options.out, rows, command=shlex.join(words), config=config_of, log=log)

@@ -11,7 +11,6 @@ from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation import tables
 from rsepm_edu.evaluation.scored_split import scored_split
 from rsepm_edu.multistage.config import MultistageConfig
-from rsepm_edu.multistage.reach import median_short_side
 from rsepm_edu.multistage.run import Multistage, run_multistage
 from rsepm_edu.training.checkpoint import Checkpoint, load_checkpoint
 from rsepm_edu.training.keeping import LAST
@@ -80,9 +79,8 @@ def _multistage_config(options: argparse.Namespace, checkpoint: Checkpoint, root
     stages = {name: value for name, value in changes.items() if "." not in name}
     trainings = {name: value for name, value in changes.items() if "." in name}
     if options.preset is None:
-        split = stages.setdefault("split", _split_of(checkpoint, root))
-        side = median_short_side(VocDataset(root, split))
-        config = MultistageConfig.of_run(checkpoint.config, side=side, seed=options.seed, **stages)
+        dataset = VocDataset(root, stages.pop("split", None) or _split_of(checkpoint, root))
+        config = MultistageConfig.of_run(checkpoint.config, dataset, seed=options.seed, **stages)
     else:
         config = MultistageConfig.preset(options.preset, seed=options.seed, **stages)
     config = config.with_settings(trainings)

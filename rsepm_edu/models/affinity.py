@@ -64,11 +64,26 @@ class WalkNetwork(nn.Module):
         Returns:
             B×K×H×W, without gradient, in the dtype of ``seed``.
         """
+        size = images.shape[2:]
         if steps == 0:
-            return _resize(seed, images.shape[2:])
-        return self._walk(images, seed, radius=radius, beta=beta, steps=steps)
+            return _resize(seed, size)
+        return self.walk_by(self.evidence(images), seed, size, radius=radius, beta=beta, steps=steps)
 
-    def _walk(self, images: Tensor, seed: Tensor, *, radius: int, beta: float | None, steps: int) -> Tensor:
+    def evidence(self, images: Tensor) -> Tensor:
+        """What a walk on the pictures goes by, made once for any number of walks: B×C×h×w."""
+        raise NotImplementedError
+
+    def walk_by(
+        self,
+        evidence: Tensor,
+        seed: Tensor,
+        size: torch.Size,
+        *,
+        radius: int = 5,
+        beta: float | None = None,
+        steps: int = 256,
+    ) -> Tensor:
+        """``walk`` of at least one step by ``evidence``, resized to ``size``."""
         raise NotImplementedError
 
 
@@ -113,18 +128,31 @@ class BoundaryNetwork(WalkNetwork):
         """See ``edge_affinity``."""
         return edge_affinity(self(images), radius=radius)
 
+    def evidence(self, images: Tensor) -> Tensor:
+        """See ``mirrored_edge``."""
+        return self.mirrored_edge(images)
+
     @torch.no_grad()
     def mirrored_edge(self, images: Tensor) -> Tensor:
         """The edge map of a picture and its mirror image together, as in IRNet's inference: their logits' mean."""
         logits, mirrored = self.logits(images), self.logits(images.flip(-1)).flip(-1)
         return ((logits + mirrored) / 2).sigmoid()
 
-    def _walk(self, images: Tensor, seed: Tensor, *, radius: int, beta: float | None, steps: int) -> Tensor:
+    @torch.no_grad()
+    def walk_by(
+        self,
+        evidence: Tensor,
+        seed: Tensor,
+        size: torch.Size,
+        *,
+        radius: int = 5,
+        beta: float | None = None,
+        steps: int = 256,
+    ) -> Tensor:
         """See ``propagate``; beta is 10 unless given, and each picture's maximum about 1."""
-        edge = self.mirrored_edge(images)
         beta = 10.0 if beta is None else beta
-        walked = propagate(_resize(seed, edge.shape[2:]), edge, radius=radius, beta=beta, steps=steps)
-        return _resize(walked, images.shape[2:])
+        walked = propagate(_resize(seed, evidence.shape[2:]), evidence, radius=radius, beta=beta, steps=steps)
+        return _resize(walked, size)
 
 
 class AffinityNetwork(WalkNetwork):
@@ -167,12 +195,27 @@ class AffinityNetwork(WalkNetwork):
         """See ``feature_affinity``."""
         return feature_affinity(self(images), radius=radius)
 
-    def _walk(self, images: Tensor, seed: Tensor, *, radius: int, beta: float | None, steps: int) -> Tensor:
+    @torch.no_grad()
+    def evidence(self, images: Tensor) -> Tensor:
+        """The features."""
+        features: Tensor = self(images)
+        return features
+
+    @torch.no_grad()
+    def walk_by(
+        self,
+        evidence: Tensor,
+        seed: Tensor,
+        size: torch.Size,
+        *,
+        radius: int = 5,
+        beta: float | None = None,
+        steps: int = 256,
+    ) -> Tensor:
         """See ``propagate_affinity``: the background walks as a channel of the seed; beta is 8 unless given."""
-        features = self(images)
         beta = 8.0 if beta is None else beta
-        walked = propagate_affinity(_resize(seed, features.shape[2:]), features, radius=radius, beta=beta, steps=steps)
-        return _resize(walked, images.shape[2:])
+        walked = propagate_affinity(_resize(seed, evidence.shape[2:]), evidence, radius=radius, beta=beta, steps=steps)
+        return _resize(walked, size)
 
 
 def _resize(maps: Tensor, size: torch.Size) -> Tensor:

@@ -1,14 +1,17 @@
 """Settings of a multi-stage run: those between the networks, those of the two trainings, and presets of all three."""
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from rsepm_edu.data.loading import batches_of
+from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.crf import FINAL_SIGMAS, LABEL_SIGMAS, Sigmas
 from rsepm_edu.evaluation.inference import GREATEST_SCALE, LEAST_SCALE, SCALES
 from rsepm_edu.models.segmenters import Head
-from rsepm_edu.multistage.reach import PUBLISHED_SIDE
+from rsepm_edu.multistage.reach import PUBLISHED_SIDE, median_short_side
 from rsepm_edu.multistage.segmentation import SEGMENTATION_PRESETS, SegmentationConfig
 from rsepm_edu.multistage.stages import SeedMap
 from rsepm_edu.multistage.walk import WALK_PRESETS, WalkConfig
@@ -104,6 +107,9 @@ AFFINITY_STEPS = {"creatures-cpu": 8}
 RUN_PRESETS = {"creatures": "creatures-cpu", "mobilenet_v2": "voc-sample-cpu"}
 """Which preset goes with the backbone of a run; voc-gpu with all others."""
 
+LEAST_STEPS = 100
+"""Of a walk network whose settings nobody has named: with 90 it helped (results/voc_sample_multistage)."""
+
 AFFINITY_RADIUS = 5
 """Of the pairs that AffinityNet learns from, as published; presets whose radius is smaller keep theirs."""
 
@@ -167,29 +173,29 @@ class MultistageConfig:
 
     @classmethod
     def of_run(
-        cls, run: TrainConfig, split: str, side: float, *, seed: int = 0, head: Head = "deeplabv3+", **stages: Any
+        cls, run: TrainConfig, dataset: VocDataset, *, seed: int = 0, head: Head = "deeplabv3+", **stages: Any
     ) -> "MultistageConfig":
         """Settings for the network of any run, where no preset is named: all are chosen by the run and the pictures.
 
         The preset is that of the run's backbone, lengths in pixels follow the size of the pictures. Both later networks
-        start from the run's own backbone and learn from crops of its size.
+        start from the run's own backbone and learn from crops of its size; of few pictures the walk network sees more
+        epochs, so that it takes ``LEAST_STEPS``.
 
         Args:
             run: settings of the single-stage network.
-            split: pictures with tags that get pseudo masks.
-            side: median short side of these pictures, in pixels.
+            dataset: pictures with tags that get pseudo masks.
             seed, head, stages: see ``preset``.
 
         Raises:
             UserError: a value out of range.
         """
         name = RUN_PRESETS.get(run.backbone, "voc-gpu")
-        scale = side / PUBLISHED_SIDE
+        scale = median_short_side(dataset) / PUBLISHED_SIDE
         sigmas = {
             name: (max(1.0, round(smooth * scale, 1)), max(1.0, round(appearance * scale, 1)), colour)
             for name, (smooth, appearance, colour) in (("label_sigmas", LABEL_SIGMAS), ("final_sigmas", FINAL_SIGMAS))
         }
-        config = cls.preset(name, seed=seed, head=head, **{"split": split, **sigmas, **stages})
+        config = cls.preset(name, seed=seed, head=head, **{"split": dataset.split, **sigmas, **stages})
         own: dict[str, Any] = {
             "backbone": run.backbone,
             "output_stride": run.output_stride,
@@ -199,7 +205,12 @@ class MultistageConfig:
             "workers": run.workers,
             "precision": run.precision,
         }
-        return replace(config, walk=replace(config.walk, **own), segmentation=replace(config.segmentation, **own))
+        epochs = max(config.walk.epochs, math.ceil(LEAST_STEPS / batches_of(len(dataset), run.batch_size)))
+        return replace(
+            config,
+            walk=replace(config.walk, epochs=epochs, **own),
+            segmentation=replace(config.segmentation, **own),
+        )
 
     @classmethod
     def preset(cls, name: str, *, seed: int = 0, head: Head = "deeplabv3+", **stages: Any) -> "MultistageConfig":

@@ -125,7 +125,7 @@ class Multistage:
 
     @cached_property
     def seed_score(self) -> tuple[float, float]:
-        """The seeds' own θ and their score, both by colour, without masks (``seed_information``)."""
+        """The seeds' own θ and their score, both the best by colour, without masks (``seed_information``)."""
         return seed_information(self.dataset, self.seeds, progress=self.progress).best()
 
     @cached_property
@@ -380,7 +380,7 @@ class Multistage:
     @property
     def _choice(self) -> str:
         """How the threshold was chosen, for the rows of tables."""
-        return "colour" if self.config.stages.threshold is None else "none"
+        return "colour, high" if self.config.stages.threshold is None else "none"
 
     def _name_after(self, walk: Walk) -> str:
         return self.name if walk == "none" else f"{self.name} + {WALK_NAMES[walk]}"

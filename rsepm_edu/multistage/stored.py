@@ -13,7 +13,7 @@ from rsepm_edu.data.voc import VocDataset, expect_labels
 from rsepm_edu.evaluation.choosing import PICTURES
 from rsepm_edu.evaluation.metrics import Scores, confusion_matrix, scores
 from rsepm_edu.evaluation.thresholds import THRESHOLDS, ThresholdSweep
-from rsepm_edu.multistage.judging import seed_information
+from rsepm_edu.multistage.judging import high_threshold, seed_information
 
 
 def sweep_stored_seeds(
@@ -38,7 +38,7 @@ def sweep_stored_seeds(
 def choose_stored_threshold(
     dataset: VocDataset, folder: str | Path, *, pictures: int = PICTURES, progress: bool = True
 ) -> float:
-    """The threshold at which the colour of a pixel tells most about its being foreground (``ColourInformation``).
+    """The threshold at which the colour of a pixel tells nearly most about its being foreground: ``high_threshold``.
 
     No mask is read, even of a data set opened with them.
 
@@ -51,7 +51,7 @@ def choose_stored_threshold(
     Raises:
         ValueError: fewer than one picture.
     """
-    return seed_information(dataset, folder, pictures=pictures, progress=progress).best()[0]
+    return high_threshold(seed_information(dataset, folder, pictures=pictures, progress=progress))
 
 
 def score_stored_masks(

@@ -88,8 +88,8 @@ WALK_PRESETS: dict[str, WalkConfig] = {
         scale=(0.5, 1.0),
         workers=0,
     ),
-    # Photographs with a short side of 224, above the MobileNetV2 of the single-stage network. The walk it leads lowers
-    # every seed (results/voc_sample_multistage).
+    # Photographs with a short side of 224, above the MobileNetV2 of the single-stage network. What the walk it leads
+    # does to seeds: results/voc_sample_multistage.
     "voc-sample-cpu": WalkConfig(
         radius=5,
         backbone="mobilenet_v2",

@@ -1,9 +1,12 @@
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rsepm_edu.data.loading import batches_of
+from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
+from rsepm_edu.evaluation.crf import LABEL_SIGMAS
 from rsepm_edu.multistage.config import STAGE_PRESETS, MultistageConfig, StageConfig
 from rsepm_edu.multistage.segmentation import SEGMENTATION_PRESETS
 from rsepm_edu.multistage.walk import WALK_PRESETS, WalkConfig
@@ -54,14 +57,17 @@ def test_settings_out_of_range_are_refused(changes: dict[str, Any], message: str
     assert error_of(lambda: StageConfig(**changes)) == message
 
 
-def test_without_a_preset_the_run_and_its_pictures_say_what_suits() -> None:
+def test_without_a_preset_the_run_and_its_pictures_say_what_suits(creatures: Path) -> None:
+    dataset = VocDataset(creatures, "train")
+    side = min(dataset.sample(0, masks=False)["image"].shape[1:])  # as all others
     run = preset("voc-sample-cpu", size=160, batch_size=8)
-    config = MultistageConfig.of_run(run, "mine", 187.5, seed=2, walk="affinity")
-    assert config.stages.split == "mine" and config.stages.walk == "affinity"
-    assert config.stages.label_sigmas == (1.5, 25.0, 5.0)  # half of those for photographs twice as large
+    config = MultistageConfig.of_run(run, dataset, seed=2, walk="affinity")
+    assert config.stages.split == "train" and config.stages.walk == "affinity"
+    smooth, appearance, colour = LABEL_SIGMAS
+    assert config.stages.label_sigmas == (1.0, round(appearance * side / 375, 1), colour)
     for training in (config.walk, config.segmentation):
         assert (training.backbone, training.weights, training.size) == ("mobilenet_v2", "none", 160)
         assert (training.batch_size, training.seed) == (8, 2)
-    other = MultistageConfig.of_run(preset("voc-gpu", backbone="resnet18"), "train", 375)
-    assert other.segmentation.backbone == "resnet18"
-    assert other.stages == replace(MultistageConfig.preset("voc-gpu").stages, split="train")
+    assert 100 <= config.walk.epochs * batches_of(len(dataset), 8) < 110
+    other = MultistageConfig.of_run(preset("voc-gpu", backbone="resnet18"), dataset)
+    assert other.segmentation.backbone == "resnet18" and other.stages.walk_steps == 256

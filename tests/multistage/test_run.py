@@ -14,6 +14,7 @@ from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.multistage import run as run_module
 from rsepm_edu.multistage.config import MultistageConfig, StageConfig
+from rsepm_edu.multistage.judging import seed_information
 from rsepm_edu.multistage.run import Multistage, run_multistage
 from rsepm_edu.multistage.segmentation import SegmentationConfig, load_segmenter
 from rsepm_edu.multistage.stored import choose_stored_threshold
@@ -310,7 +311,7 @@ def test_confident_labels_follow_the_seeds_own_threshold(
     single: Path, blind: Path, settings: MultistageConfig, finished: Path, tmp_path: Path
 ) -> None:
     out = shutil.copytree(finished, tmp_path / "out")
-    theta = choose_stored_threshold(VocDataset(blind, "train"), finished / "1_seeds", progress=False)
+    theta, _ = seed_information(VocDataset(blind, "train"), finished / "1_seeds", progress=False).best()
 
     def thresholds(**stages: Any) -> tuple[float, float]:
         return Multistage(single, blind, out, change(settings, **stages), device="cpu", progress=False).label_thresholds
@@ -431,6 +432,6 @@ def test_without_a_threshold_it_is_chosen_without_masks(
     assert run.threshold == chosen and run.masks.name == f"5_masks_boundary_{chosen:g}_crf"
     truth = VocDataset(creatures, "train", masks=True)
     rows = [*run.seed_rows(truth, classes=("zebbo",)), run.mask_row(truth)]
-    assert [row.choice for row in rows] == ["colour", "oracle", "colour", "oracle", "colour"]
+    assert [row.choice for row in rows] == ["colour, high", "oracle", "colour, high", "oracle", "colour, high"]
     seeds = choose_stored_threshold(run.dataset, finished / "1_seeds", progress=False)
     assert [rows[0].threshold, rows[2].threshold, rows[4].threshold] == [seeds, chosen, chosen]
