@@ -20,22 +20,19 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from step_parts import FULL, parts_of_a_step
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from rsepm_edu.data.voc import VOC_CLASSES
 from rsepm_edu.files import atomic_write_text
-from rsepm_edu.methods import edgepredictmix, pamr, random_walk, recurseed
-from rsepm_edu.training import loop
-from rsepm_edu.training import step as step_of_training
+from rsepm_edu.methods import pamr, random_walk
 from rsepm_edu.training.checkpoint import network_from_config
 from rsepm_edu.training.config import TrainConfig, preset
 from rsepm_edu.training.loop import Trainer
-from rsepm_edu.training.phases import Phase
 
 PRESETS: dict[str, dict[str, Any]] = {"voc-sample-gpu": {}, "voc-gpu": {"batch_size": 32}}
-FULL = Phase(refine=True, mixing="epm")
 LAUNCH = 6e-6
 """Seconds that the host needs for an operation: 4 to 8 µs with torch's eager mode."""
 BANDWIDTH = 4.26e12
@@ -99,21 +96,9 @@ def launches_of_a_step(config: TrainConfig) -> dict[str, int]:
     for group in trainer.optimizer.param_groups:
         group["foreach"] = True  # as on a GPU: many weights an operation
     trainer.step(images, tags, FULL, step=0)
-    watched: list[tuple[str, Any, str]] = [
-        ("network forward", Trainer, "_forward"),
-        ("SCG", recurseed, "scg"),
-        ("PAMR", recurseed, "pamr"),
-        ("RecurSeed, the rest", step_of_training, "refine"),
-        ("EdgePredict", edgepredictmix, "edge_predict"),
-        ("pasting", edgepredictmix, "edge_predict_mix"),
-        ("targets, the rest", loop, "teacher_targets"),
-        ("backward", Tensor, "backward"),
-        ("optimiser and average", trainer.optimizer, "step"),
-        ("optimiser and average", trainer.average, "update"),
-    ]
     with ExitStack() as stack, Counted() as counted:
         stack.enter_context(kernels_of_pamr())
-        for name, owner, attribute in watched:
+        for name, owner, attribute in parts_of_a_step(trainer):
             stack.enter_context(counted.watch(name, owner, attribute))
         trainer.step(images, tags, FULL, step=1)
     return dict(counted.launches)

@@ -22,17 +22,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from step_parts import FULL, parts_of_a_step
 from torch import Tensor
 
 from rsepm_edu.data.creatures import CREATURES, draw_picture
 from rsepm_edu.data.voc import VOC_CLASSES
 from rsepm_edu.files import atomic_write_text
-from rsepm_edu.methods import edgepredictmix, recurseed
-from rsepm_edu.training import loop
-from rsepm_edu.training import step as step_of_training
 from rsepm_edu.training.config import PRESETS, TrainConfig, preset
 from rsepm_edu.training.loop import Trainer
-from rsepm_edu.training.phases import Phase
 
 CASES: tuple[dict[str, Any], ...] = (
     {"preset": "creatures-cpu", "batch": 8, "size": 96},
@@ -100,31 +97,18 @@ def measure(config: TrainConfig, *, steps: int, device: torch.device) -> dict[st
     classes = CREATURES if config.backbone == "creatures" else VOC_CLASSES
     trainer = Trainer(config, tuple(classes), device)
     images, tags = make_batch(config, len(classes))
-    full = Phase(refine=True, mixing="epm")
     for step in range(2):
-        trainer.step(images, tags, full, step=step)
+        trainer.step(images, tags, FULL, step=step)
 
     watch = Stopwatch(device)
-    watched: list[tuple[str, Any, str]] = [
-        ("network forward", Trainer, "_forward"),
-        ("SCG", recurseed, "scg"),
-        ("PAMR", recurseed, "pamr"),
-        ("RecurSeed, the rest", step_of_training, "refine"),
-        ("EdgePredict", edgepredictmix, "edge_predict"),
-        ("pasting", edgepredictmix, "edge_predict_mix"),
-        ("targets, the rest", loop, "teacher_targets"),
-        ("backward", Tensor, "backward"),
-        ("optimiser and average", trainer.optimizer, "step"),
-        ("optimiser and average", trainer.average, "update"),
-    ]
     rows: list[dict[str, float]] = []
     with ExitStack() as stack:
-        for name, owner, attribute in watched:
+        for name, owner, attribute in parts_of_a_step(trainer):
             stack.enter_context(watch.watch(name, owner, attribute))
         for step in range(2, 2 + steps):
             watch.seconds.clear()
             with watch.part("losses and the rest"):
-                trainer.step(images, tags, full, step=step)
+                trainer.step(images, tags, FULL, step=step)
             rows.append(dict(watch.seconds))
     missing = set(METHOD + NETWORK) - rows[-1].keys()
     if missing:

@@ -1,4 +1,4 @@
-"""Draw the course's drawings anew: the method, a lesson's place in it, the networks, each lesson's data flow.
+"""Draw the course's drawings anew: the method, a lesson's place in it, the multi-stage road, the networks, data flows.
 
 They are SVG files in rsepm_edu/course/drawings, so that a lesson has them wherever the package is. Shapes are read off
 the networks and numbers are computed by the package: nothing in them is written down by hand.
@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 from drawing_method import LESSONS, master
+from drawing_multistage import multistage
 from drawing_networks import NETWORKS
 from drawing_toys import TOYS
 
@@ -18,7 +19,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "rsepm_edu" / "course" / "drawing
 
 def drawings() -> dict[str, str]:
     """All of them: name of the file to its text."""
-    found = {"method.svg": master().svg()}
+    found = {"method.svg": master().svg(), "multistage.svg": multistage().svg()}
     found |= {f"here_{lesson}.svg": master(lesson).svg() for lesson in LESSONS}
     found |= {f"network_{name}.svg": draw().svg() for name, draw in NETWORKS.items()}
     found |= {f"flow_{lesson}.svg": draw().canvas.svg() for lesson, draw in TOYS.items()}

@@ -107,8 +107,8 @@ def main() -> int:
     return 0
 
 
-def some_photographs(folder: Path) -> Path:
-    """A folder with every second photograph of the split train: a list of its own, links to all else."""
+def some_photographs(folder: Path, *, every: int = EVERY) -> Path:
+    """A folder with every N-th photograph of the split train: a list of its own, links to all else."""
     devkit = find_devkit(from_environment(VOC_SAMPLE)).resolve()
     lists = folder / "ImageSets" / "Segmentation"
     lists.mkdir(parents=True, exist_ok=True)
@@ -118,14 +118,14 @@ def some_photographs(folder: Path) -> Path:
             link.unlink()
         if (devkit / name).is_dir():
             link.symlink_to(devkit / name, target_is_directory=True)
-    atomic_write_text(lists / "train.txt", "".join(f"{name}\n" for name in read_split(devkit, "train")[::EVERY]))
+    atomic_write_text(lists / "train.txt", "".join(f"{name}\n" for name in read_split(devkit, "train")[::every]))
     return folder
 
 
 def settings_of(table: Table, seed: int, seed_map: SeedMap, fixed: float | None, **stages: Any) -> MultistageConfig:
     """The settings behind a table; ``fixed`` is the threshold of the rows that need no masks, None: by colour."""
     # Only the pictures that are scored: their tags are enough for all that is trained here.
-    changes = {"split": "train", "seed_map": seed_map, "threshold": fixed}
+    changes = {"split": "train", "seed_map": seed_map, "threshold": fixed, "skip": False}
     return MultistageConfig.preset(table.preset, seed=seed, **{**changes, **stages})
 
 

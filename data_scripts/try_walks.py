@@ -1,9 +1,11 @@
-"""What longer training and fewer steps do to IRNet's walk: the RS decoder's seeds of the photographs, seed 0.
+"""What a random walk does to the seeds of photographs, step by step, by either network and either kind of labels.
 
-    python data_scripts/make_multistage_results.py voc-sample       # first: its seeds, labels and networks are used
-    python data_scripts/try_walks.py --threads 1 --out results/voc_sample_multistage/walks.txt
+    python data_scripts/try_walks.py cam/last.pt rs/last.pt --every 4 --threads 1 --out results/voc_sample_walks
 
-Scored on the masks of the table, at θ chosen by colour and at the oracle's. Nothing was chosen by it.
+For each run the seeds of every N-th picture of train walk 0, 8, … 256 steps (the published walk's, scaled to the maps'
+size) by a network that has learnt from confident labels: at the published 0.30 and 0.05, and at the seeds' own θ with
+margins. Rows have θ chosen by colour, the greatest θ that is nearly as good by colour, or the oracle's; curve.json has
+the mask-free score too.
 """
 
 import argparse
@@ -12,52 +14,143 @@ import shlex
 import shutil
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
-from make_multistage_results import TABLES, settings_of
+from make_multistage_results import some_photographs
+from make_results import VOC_6
+from torch import Tensor
 
+from rsepm_edu.data.seeds import read_seed
+from rsepm_edu.data.transforms import normalise
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation import tables
+from rsepm_edu.evaluation.maskfree import ColourInformation
+from rsepm_edu.evaluation.tables import Row
+from rsepm_edu.evaluation.thresholds import ThresholdSweep
 from rsepm_edu.files import atomic_write_text
-from rsepm_edu.multistage.run import Multistage
-from rsepm_edu.training.keeping import LAST
+from rsepm_edu.multistage.config import MultistageConfig
+from rsepm_edu.multistage.judging import high_threshold
+from rsepm_edu.multistage.reach import PUBLISHED_SIDE, scaled_walk
+from rsepm_edu.multistage.run import WALK_NAMES, Multistage
+from rsepm_edu.multistage.stages import SeedMap
+from rsepm_edu.training.checkpoint import load_checkpoint
 
-TRIALS = ((3, 91), (3, 32), (20, 256), (20, 32))
-"""Epochs of the walk network and steps of the walk; the table has 3 and 256."""
+STEPS = (0, 8, 16, 32, 64, 128, 256)
+LABELS: dict[str, dict[str, Any]] = {"own": {}, "published": {"foreground": 0.30, "background": 0.05}}
+"""Settings of the confident labels: by the seeds' own θ, or as IRNet has them."""
+NAMES = {"cam": "CAM", "decoder": "decoder"}
 
 
 def main() -> int:
     """Run from the root of the repository."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--networks", type=Path, default=Path("runs/results/voc-sample"), help="of the single stage")
-    parser.add_argument("--runs", type=Path, default=Path("runs/results/voc-sample_multistage"), help="of the table")
-    parser.add_argument("--out", type=Path, required=True, help="text file for rows and losses")
+    parser.add_argument("checkpoints", type=Path, nargs="+", help="of single-stage networks")
+    parser.add_argument("--map", choices=tuple(NAMES), help="default: decoder where one was trained")
+    parser.add_argument("--every", type=int, default=1, help="of the pictures of train, take these (default: all)")
+    parser.add_argument("--epochs", type=int, default=20, help="of the walk networks (default: 20)")
+    parser.add_argument("--walks", nargs="+", default=["boundary", "affinity"], help="networks (default: both)")
+    parser.add_argument("--labels", nargs="+", choices=tuple(LABELS), default=list(LABELS), help="default: both")
+    parser.add_argument("--unscaled", action="store_true", help="radius 5 and the steps as they are, on any map")
+    parser.add_argument("--runs", type=Path, default=Path("runs/results/walks"), help="stages' files")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads (default: all)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    table, done = TABLES["voc-sample"], options.runs / "seed_0/rs"
-    lines = [f"# {shlex.join(['python', 'data_scripts/try_walks.py', '--threads', str(options.threads)])}"]
+    rows: list[Row] = []
+    curves: list[dict[str, Any]] = []
     try:
-        dataset = VocDataset(options.runs / "VOC2012", "train", masks=True)
-        for epochs, steps in TRIALS:
-            out = options.runs / "trials" / f"{epochs}_epochs_{steps}_steps"
-            for stage in ("1_seeds", "2_labels"):
-                shutil.copytree(done / stage, out / stage, dirs_exist_ok=True)
-            settings = settings_of(table, 0, "decoder", None, walk="boundary", walk_steps=steps)
-            settings = replace(settings, walk=replace(settings.walk, epochs=epochs))
-            name = f"RS decoder, {epochs} epochs, {steps} steps"
-            run = Multistage(options.networks / "seed_0/rs" / LAST, dataset.devkit, out, settings, name=name)
-            rows = run.seed_rows(dataset, classes=table.classes)[-2:]
-            log = (out / "3_walk_boundary/log.jsonl").read_text("utf-8").splitlines()
-            losses = ", ".join(f"{json.loads(line)['loss']:.3f}" for line in log)
-            lines += ["", tables.text(rows).rstrip(), f"loss by epoch: {losses}"]
-            atomic_write_text(options.out, "\n".join(lines) + "\n")
+        root = some_photographs(options.runs / "VOC2012", every=options.every)
+        dataset = VocDataset(root, "train", masks=True)
+        for path in options.checkpoints:
+            checkpoint = load_checkpoint(path)
+            seed_map: SeedMap = options.map or ("decoder" if "decoder" in checkpoint.learnt else "cam")
+            name = f"{checkpoint.config.method.upper()} {NAMES[seed_map]}".replace("CAM CAM", "CAM")
+            for labels, walk in product(options.labels, options.walks):
+                config = settings(seed_map, walk, options.epochs, LABELS[labels])
+                out = options.runs / name.replace(" ", "_") / labels
+                shared = out.parent / next(iter(LABELS)) / "1_seeds"
+                if shared.is_dir() and not (out / shared.name).exists():
+                    shutil.copytree(shared, out / shared.name)
+                run = Multistage(checkpoint, root, out, config, name=name, progress=sys.stderr.isatty())
+                found = curve(run, dataset, scaled=not options.unscaled)
+                rows += [row for _, of_steps in found for row in of_steps]
+                curves += [information for information, _ in found]
+                write(rows, curves, config, options)
+                print(tables.text(rows[-3 * len(STEPS) :]), flush=True)
     except UserError as error:
         print(f"{Path(__file__).name}: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def settings(seed_map: SeedMap, walk: Any, epochs: int, stages: dict[str, Any]) -> MultistageConfig:
+    """Those of voc-sample-cpu for pictures whose tags are enough, with longer training."""
+    config = MultistageConfig.preset(
+        "voc-sample-cpu", **{"split": "train", "seed_map": seed_map, "walk": walk, **stages}
+    )
+    return replace(config, walk=replace(config.walk, epochs=epochs))
+
+
+def curve(run: Multistage, dataset: VocDataset, *, scaled: bool) -> list[tuple[dict[str, Any], list[Row]]]:
+    """By number of steps: what is known without masks, and the rows."""
+    network, seeds, kind = run.walk_network, run.seeds, run.config.stages.walk
+    foreground, background = run.label_thresholds
+    sweeps = {steps: ThresholdSweep(len(dataset.classes)) for steps in STEPS}
+    colours = {steps: ColourInformation() for steps in STEPS}
+    for index, name in enumerate(dataset.names):
+        sample = dataset.sample(index, masks=True)
+        image, mask = (sample[key].as_subclass(Tensor)[None] for key in ("image", "mask"))
+        present = sample["tags"].nonzero()[:, 0]
+        seed = read_seed(seeds / f"{name}.npz")[None][:, present]
+        evidence = network.evidence(normalise(image))
+        share = min(image.shape[2:]) / network.stride / (PUBLISHED_SIDE / network.published_stride)
+        for steps in STEPS:
+            radius, count = scaled_walk(5, steps, share) if scaled else (5, steps)
+            walked = seed
+            if steps:
+                walked = network.walk_by(evidence, seed, image.shape[2:], radius=radius, steps=count).clamp(min=0)
+                walked = walked * (seed.amax() / walked.amax().clamp(min=1e-6))
+            sweeps[steps].update(walked, mask, present)
+            colours[steps].update(walked, image)
+    found = []
+    for steps in STEPS:
+        name = f"{run.name} + {WALK_NAMES[kind]}, labels at {foreground:.2f} / {background:.2f}, {steps} steps"
+        best, oracle = sweeps[steps].best(dataset.classes, classes=VOC_6)
+        rows = [Row.from_scores(name, oracle, threshold=best, oracle=True, seed=0)]
+        threshold, bits = colours[steps].best()
+        for choice, chosen in (("colour", threshold), ("colour, high", high_threshold(colours[steps]))):
+            scores = sweeps[steps].at(chosen, dataset.classes, classes=VOC_6)
+            rows.append(Row.from_scores(name, scores, threshold=chosen, oracle=False, seed=0, choice=choice))
+        told = {row.choice: round(row.miou, 2) for row in rows}
+        found.append(({"method": name, "steps": steps, "bits": round(bits, 4), "miou": told}, rows))
+    return found
+
+
+def write(rows: list[Row], curves: list[dict[str, Any]], config: MultistageConfig, options: argparse.Namespace) -> None:
+    """Write the folder of the results with one log of all walk networks."""
+    lines = [
+        json.dumps({"run": str(path.parent.relative_to(options.runs)), **json.loads(line)})
+        for path in sorted(options.runs.glob("*/*/3_*/log.jsonl"))
+        for line in path.read_text("utf-8").splitlines()
+    ]
+    log = options.runs / "log.jsonl"
+    atomic_write_text(log, "".join(f"{line}\n" for line in lines))
+    words = [
+        "python",
+        f"data_scripts/{Path(__file__).name}",
+        *(f"{p.parent.name}/{p.name}" for p in options.checkpoints),
+    ]
+    words += ["--every", str(options.every), "--epochs", str(options.epochs), "--threads", str(options.threads)]
+    words += ["--labels", *options.labels]
+    words += ["--unscaled"] if options.unscaled else []
+    words += ["--walks", *options.walks, "--out", f"results/{options.out.name}"]
+    config_of = config.to_dict() | {"every": options.every, "steps": STEPS, "labels": list(LABELS)}
+    tables.write_results(options.out, rows, command=shlex.join(words), config=config_of, log=log)
+    atomic_write_text(options.out / "curve.json", json.dumps(curves, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -395,6 +396,9 @@ def test_a_schedule_that_never_reaches_its_method_is_refused(
 
 # multistage
 
+RUN: Any = SimpleNamespace(learnt=("cam", "decoder"))
+"""Stands for a checkpoint where a preset says all else."""
+
 SMALL = (
     *("--set", "scales=(1.0,)", "--set", "final_scales=(1.0,)", "--set", "walk_steps=4"),
     *("--set", "walk.epochs=1", "--set", "walk.size=32", "--set", "walk.batch_size=4"),
@@ -405,7 +409,7 @@ SMALL = (
 
 def multistage(run: Path, root: Path, out: Path, *more: str) -> list[str]:
     arguments = ["multistage", str(run / LAST), "--preset", "creatures-cpu", "--root", str(root), "--out", str(out)]
-    return [*arguments, "--threshold", "0.25", "--quiet", *SMALL, *more]
+    return [*arguments, "--threshold", "0.25", "--no-skip", "--quiet", *SMALL, *more]
 
 
 @pytest.fixture(scope="module")
@@ -439,6 +443,22 @@ def test_multistage_goes_through_all_stages_and_prints_their_scores(
     cli.build_parser().parse_args(shlex.split(command)[1:])  # a command that can be given again
 
 
+def test_multistage_needs_but_a_run_data_and_a_place(
+    run: Path, creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = shutil.copytree(creatures, tmp_path / "own")
+    shutil.rmtree(own / "SegmentationClass")
+    out = tmp_path / "out"
+    assert cli.main(["multistage", str(run), "--root", str(own), "--out", str(out), "--quiet", *SMALL]) == 0
+    assert Path(capsys.readouterr().out.strip()).is_file()
+    record = json.loads((out / "1_seeds/stage.json").read_text())
+    assert record["seeds"]["seed_map"] == "decoder"
+    assert record["seeds"]["data"].startswith(f"{load_checkpoint(run / LAST).config.split} ")
+    told = (out / "stages.txt").read_text().splitlines()
+    assert [line.partition(":")[0] for line in told] == ["IRN walk", "CRF", "DeepLabv3+"]
+    assert all(line.endswith((": better", " are taken")) for line in told)
+
+
 def test_multistage_refuses_what_does_not_go_together(
     run: Path, creatures: Path, stages: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -453,6 +473,9 @@ def test_multistage_refuses_what_does_not_go_together(
     missing = tmp_path / "none.pt"
     error = fails(capsys, "multistage", missing, "--preset", "creatures-cpu", "--out", tmp_path)
     assert f"{missing}: expected a checkpoint, got no such file" in error
+
+
+WALKING = {"walk_radius", "walk_steps", "walk_scaled", "foreground", "background", "margins"}
 
 
 def set_to_another(name: str, value: object) -> str:
@@ -476,7 +499,7 @@ def set_to_another(name: str, value: object) -> str:
     [
         ([], {"segmentation.momentum"}),
         (["--walk", "affinity"], {"segmentation.momentum"}),
-        (["--walk", "none"], {"segmentation.momentum", "walk_radius", "walk_steps", "foreground", "background"}),
+        (["--walk", "none"], {"segmentation.momentum", *WALKING}),
         (["--no-crf"], {"segmentation.momentum", "final_sigmas"}),
         (["--head", "deeplabv2"], {"segmentation.momentum", "segmentation.channels", "segmentation.separable"}),
     ],
@@ -484,16 +507,16 @@ def set_to_another(name: str, value: object) -> str:
 def test_every_set_of_multistage_takes_effect_or_is_refused(
     tmp_path: Path, options: list[str], refused: set[str]
 ) -> None:
-    refused = refused | {"walk.output_stride", "segmentation.output_stride"}
+    refused = refused | {"walk.output_stride", "segmentation.output_stride", "margins"}  # both thresholds are given
     base = ["multistage", LAST, "--preset", "creatures-cpu", "--out", str(tmp_path), *options]
 
     def settings(*more: str) -> dict[str, object]:
-        return cli.multistage._multistage_config(cli.build_parser().parse_args([*base, *more]), "decoder").settings()
+        return cli.multistage._multistage_config(cli.build_parser().parse_args([*base, *more]), RUN, Path()).settings()
 
     before = settings()
     for name, value in before.items():
         text = set_to_another(name, value)
-        taken = {"walk": "--walk", "crf": "--no-crf", "segmentation.head": "--head"}.get(name)
+        taken = {"walk": "--walk", "crf": "--no-crf", "skip": "--no-skip", "segmentation.head": "--head"}.get(name)
         if name in refused or (name.startswith("walk.") and "none" in options):
             with pytest.raises(UserError, match=rf"^--set {name}: expected a setting that changes something, got one "):
                 settings("--set", f"{name}={text}")
@@ -513,7 +536,7 @@ def test_what_set_says_of_multistage_is_said_once_and_like_the_options(tmp_path:
     base = ["multistage", LAST, "--preset", "creatures-cpu", "--out", str(tmp_path)]
 
     def config(*more: str) -> object:
-        return cli.multistage._multistage_config(cli.build_parser().parse_args([*base, *more]), "decoder")
+        return cli.multistage._multistage_config(cli.build_parser().parse_args([*base, *more]), RUN, Path())
 
     with pytest.raises(UserError, match="^--set walk.epochs: expected one value, got 2 and 3$"):
         config("--set", "walk.epochs=2", "--set", "walk.epochs=3")

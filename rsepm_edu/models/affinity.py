@@ -23,6 +23,9 @@ class WalkNetwork(nn.Module):
         backbone: becomes part of the network; its weights get no gradient and its batch norm keeps its statistics.
     """
 
+    published_stride: int
+    """Pixels per position in the published network, for whose maps radius and steps of the walk were chosen."""
+
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone.requires_grad_(False).eval()
@@ -47,6 +50,7 @@ class WalkNetwork(nn.Module):
         """Affinities of pairs, B×N×h×w planes (see ``random_walk``), with gradient."""
         raise NotImplementedError
 
+    @torch.no_grad()
     def walk(
         self, images: Tensor, seed: Tensor, *, radius: int = 5, beta: float | None = None, steps: int = 256
     ) -> Tensor:
@@ -55,11 +59,31 @@ class WalkNetwork(nn.Module):
         Args:
             images: B×3×H×W normalised.
             seed: B×K×h×w of any size; resized to the affinities' and the result to the pictures', bilinearly.
-            radius, beta, steps: see ``random_walk``; None: the beta published for the network.
+            radius, beta, steps: see ``random_walk``; None: the beta published for the network. No step: the seed.
 
         Returns:
             B×K×H×W, without gradient, in the dtype of ``seed``.
         """
+        size = images.shape[2:]
+        if steps == 0:
+            return _resize(seed, size)
+        return self.walk_by(self.evidence(images), seed, size, radius=radius, beta=beta, steps=steps)
+
+    def evidence(self, images: Tensor) -> Tensor:
+        """What a walk on the pictures goes by, made once for any number of walks: B×C×h×w."""
+        raise NotImplementedError
+
+    def walk_by(
+        self,
+        evidence: Tensor,
+        seed: Tensor,
+        size: torch.Size,
+        *,
+        radius: int = 5,
+        beta: float | None = None,
+        steps: int = 256,
+    ) -> Tensor:
+        """``walk`` of at least one step by ``evidence``, resized to ``size``."""
         raise NotImplementedError
 
 
@@ -73,6 +97,8 @@ class BoundaryNetwork(WalkNetwork):
         backbone: see ``WalkNetwork``.
         channels: width of each stage's branch, a multiple of 4.
     """
+
+    published_stride = 4
 
     def __init__(self, backbone: Backbone, *, channels: int = 32) -> None:
         super().__init__(backbone)
@@ -102,6 +128,10 @@ class BoundaryNetwork(WalkNetwork):
         """See ``edge_affinity``."""
         return edge_affinity(self(images), radius=radius)
 
+    def evidence(self, images: Tensor) -> Tensor:
+        """See ``mirrored_edge``."""
+        return self.mirrored_edge(images)
+
     @torch.no_grad()
     def mirrored_edge(self, images: Tensor) -> Tensor:
         """The edge map of a picture and its mirror image together, as in IRNet's inference: their logits' mean."""
@@ -109,14 +139,20 @@ class BoundaryNetwork(WalkNetwork):
         return ((logits + mirrored) / 2).sigmoid()
 
     @torch.no_grad()
-    def walk(
-        self, images: Tensor, seed: Tensor, *, radius: int = 5, beta: float | None = None, steps: int = 256
+    def walk_by(
+        self,
+        evidence: Tensor,
+        seed: Tensor,
+        size: torch.Size,
+        *,
+        radius: int = 5,
+        beta: float | None = None,
+        steps: int = 256,
     ) -> Tensor:
         """See ``propagate``; beta is 10 unless given, and each picture's maximum about 1."""
-        edge = self.mirrored_edge(images)
         beta = 10.0 if beta is None else beta
-        walked = propagate(_resize(seed, edge.shape[2:]), edge, radius=radius, beta=beta, steps=steps)
-        return _resize(walked, images.shape[2:])
+        walked = propagate(_resize(seed, evidence.shape[2:]), evidence, radius=radius, beta=beta, steps=steps)
+        return _resize(walked, size)
 
 
 class AffinityNetwork(WalkNetwork):
@@ -128,6 +164,8 @@ class AffinityNetwork(WalkNetwork):
     Args:
         backbone: see ``WalkNetwork``.
     """
+
+    published_stride = 8
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__(backbone)
@@ -158,14 +196,26 @@ class AffinityNetwork(WalkNetwork):
         return feature_affinity(self(images), radius=radius)
 
     @torch.no_grad()
-    def walk(
-        self, images: Tensor, seed: Tensor, *, radius: int = 5, beta: float | None = None, steps: int = 256
+    def evidence(self, images: Tensor) -> Tensor:
+        """The features."""
+        features: Tensor = self(images)
+        return features
+
+    @torch.no_grad()
+    def walk_by(
+        self,
+        evidence: Tensor,
+        seed: Tensor,
+        size: torch.Size,
+        *,
+        radius: int = 5,
+        beta: float | None = None,
+        steps: int = 256,
     ) -> Tensor:
         """See ``propagate_affinity``: the background walks as a channel of the seed; beta is 8 unless given."""
-        features = self(images)
         beta = 8.0 if beta is None else beta
-        walked = propagate_affinity(_resize(seed, features.shape[2:]), features, radius=radius, beta=beta, steps=steps)
-        return _resize(walked, images.shape[2:])
+        walked = propagate_affinity(_resize(seed, evidence.shape[2:]), evidence, radius=radius, beta=beta, steps=steps)
+        return _resize(walked, size)
 
 
 def _resize(maps: Tensor, size: torch.Size) -> Tensor:

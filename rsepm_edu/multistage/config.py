@@ -1,17 +1,21 @@
 """Settings of a multi-stage run: those between the networks, those of the two trainings, and presets of all three."""
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from rsepm_edu.data.loading import batches_of
+from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.crf import FINAL_SIGMAS, LABEL_SIGMAS, Sigmas
 from rsepm_edu.evaluation.inference import GREATEST_SCALE, LEAST_SCALE, SCALES
 from rsepm_edu.models.segmenters import Head
+from rsepm_edu.multistage.reach import PUBLISHED_SIDE, median_short_side
 from rsepm_edu.multistage.segmentation import SEGMENTATION_PRESETS, SegmentationConfig
 from rsepm_edu.multistage.stages import SeedMap
 from rsepm_edu.multistage.walk import WALK_PRESETS, WalkConfig
-from rsepm_edu.training.config import Settings
+from rsepm_edu.training.config import Settings, TrainConfig
 
 Walk = Literal["boundary", "affinity", "none"]
 
@@ -28,13 +32,18 @@ class StageConfig(Settings):
     scales: tuple[float, ...] = SCALES  # of the seeds, each with its mirror image [P]
     seed_stride: int = 4  # pixels per stored value and side (ours: as fine as the decoder's maps)
     walk: Walk = "boundary"  # boundary [I], affinity, or none: the seeds themselves
-    foreground: float = 0.30  # background score of the pass whose classes are trusted [I]
-    background: float = 0.05  # background score of the pass whose background is trusted [I]
+    # Background scores of the passes whose classes and whose background are trusted; None: the seeds' own θ, chosen by
+    # colour, with a margin (ours: IRNet's 0.30 and 0.05 are right for its seeds alone)
+    foreground: float | None = None
+    background: float | None = None
+    margins: tuple[float, float] = (0.15, 0.10)  # above and below that θ (ours, after what users report)
     walk_radius: int = 5  # of the pairs, in positions [I]
     walk_steps: int = 256  # [I]
+    walk_scaled: bool = True  # radius and steps are for maps of IRNet's size, scaled to those of each picture (ours)
     threshold: float | None = None  # background score of the pseudo masks; None: chosen by colour, without masks
     # (ours: no fixed number fits all seeds, see results/creatures_multistage; IRNet has 0.25)
     crf: bool = True  # dense CRF on the pseudo masks, and beside the segmenter's own result
+    skip: bool = True  # leave out a walk or a CRF that does not raise the mask-free score (ours, see judging.py)
     label_sigmas: Sigmas = LABEL_SIGMAS  # CRF on labels: smoothness, appearance (pixels), colour [I]
     final_sigmas: Sigmas = FINAL_SIGMAS  # CRF on the segmenter's result: the same three [K]
     final_scales: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0)  # of the segmenter's result, each with its mirror image [P]
@@ -46,13 +55,16 @@ class StageConfig(Settings):
         self._at_least("seed_stride", 1)
         self._at_least("walk_radius", 2)
         self._at_least("walk_steps", 0)
-        if self.threshold is not None:
-            self._share("threshold")
-        if not 0 <= self.background < self.foreground < 1:
+        for name in ("threshold", "foreground", "background"):
+            if getattr(self, name) is not None:
+                self._share(name)
+        if self.foreground is not None and self.background is not None and self.background >= self.foreground:
             raise UserError(
                 f"background, foreground: expected 0 <= background < foreground < 1, "
                 f"got {self.background}, {self.foreground}"
             )
+        if len(self.margins) != 2 or not min(self.margins) > 0 or not max(self.margins) < 1:
+            raise UserError(f"margins: expected two numbers above 0 and below 1, got {self.margins}")
         for name in ("scales", "final_scales"):
             if not all(LEAST_SCALE <= scale <= GREATEST_SCALE for scale in getattr(self, name)):
                 raise UserError(
@@ -71,7 +83,10 @@ STAGE_PRESETS: dict[str, StageConfig] = {
     "creatures-cpu": StageConfig(
         split="train",
         seed_stride=1,
+        foreground=0.30,
+        background=0.05,
         walk_steps=32,
+        walk_scaled=False,
         label_sigmas=(1.0, 13.0, 5.0),
         final_sigmas=(1.0, 17.0, 3.0),
         final_scales=(0.5, 1.0, 1.5),
@@ -88,6 +103,12 @@ STAGE_PRESETS: dict[str, StageConfig] = {
 
 # AffinityNet's maps are coarser than IRNet's: 12 positions for a picture of 96 pixels, beside 64 for a crop of 512.
 AFFINITY_STEPS = {"creatures-cpu": 8}
+
+RUN_PRESETS = {"creatures": "creatures-cpu", "mobilenet_v2": "voc-sample-cpu"}
+"""Which preset goes with the backbone of a run; voc-gpu with all others."""
+
+LEAST_STEPS = 100
+"""Of a walk network whose settings nobody has named: with 90 it helped (results/voc_sample_multistage)."""
 
 AFFINITY_RADIUS = 5
 """Of the pairs that AffinityNet learns from, as published; presets whose radius is smaller keep theirs."""
@@ -122,9 +143,13 @@ class MultistageConfig:
         """Settings that change nothing beside the others, each with the reason."""
         found: dict[str, str] = {}
         if self.stages.walk == "none":
-            walk = ("walk_radius", "walk_steps", "foreground", "background")
+            walk = ("walk_radius", "walk_steps", "walk_scaled", "foreground", "background", "margins")
             own = (name for name in self.settings() if name.startswith("walk."))
             found |= dict.fromkeys((*walk, *own), "there is no walk")
+        elif None not in (self.stages.foreground, self.stages.background):
+            found["margins"] = "foreground and background are given"
+        if not self.stages.crf and self.stages.walk == "none":
+            found["skip"] = "there is neither a CRF nor a walk"
         if not self.stages.crf:
             found["final_sigmas"] = "there is no CRF"
             if self.stages.walk == "none":
@@ -145,6 +170,47 @@ class MultistageConfig:
         for part in ("walk", "segmentation"):
             values[part]["weights"] = Path(values[part]["weights"]).name
         return values
+
+    @classmethod
+    def of_run(
+        cls, run: TrainConfig, dataset: VocDataset, *, seed: int = 0, head: Head = "deeplabv3+", **stages: Any
+    ) -> "MultistageConfig":
+        """Settings for the network of any run, where no preset is named: all are chosen by the run and the pictures.
+
+        The preset is that of the run's backbone, lengths in pixels follow the size of the pictures. Both later networks
+        start from the run's own backbone and learn from crops of its size; of few pictures the walk network sees more
+        epochs, so that it takes ``LEAST_STEPS``.
+
+        Args:
+            run: settings of the single-stage network.
+            dataset: pictures with tags that get pseudo masks.
+            seed, head, stages: see ``preset``.
+
+        Raises:
+            UserError: a value out of range.
+        """
+        name = RUN_PRESETS.get(run.backbone, "voc-gpu")
+        scale = median_short_side(dataset) / PUBLISHED_SIDE
+        sigmas = {
+            name: (max(1.0, round(smooth * scale, 1)), max(1.0, round(appearance * scale, 1)), colour)
+            for name, (smooth, appearance, colour) in (("label_sigmas", LABEL_SIGMAS), ("final_sigmas", FINAL_SIGMAS))
+        }
+        config = cls.preset(name, seed=seed, head=head, **{"split": dataset.split, **sigmas, **stages})
+        own: dict[str, Any] = {
+            "backbone": run.backbone,
+            "output_stride": run.output_stride,
+            "weights": "none",
+            "size": run.size,
+            "batch_size": run.batch_size,
+            "workers": run.workers,
+            "precision": run.precision,
+        }
+        epochs = max(config.walk.epochs, math.ceil(LEAST_STEPS / batches_of(len(dataset), run.batch_size)))
+        return replace(
+            config,
+            walk=replace(config.walk, epochs=epochs, **own),
+            segmentation=replace(config.segmentation, **own),
+        )
 
     @classmethod
     def preset(cls, name: str, *, seed: int = 0, head: Head = "deeplabv3+", **stages: Any) -> "MultistageConfig":

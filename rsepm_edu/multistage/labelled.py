@@ -12,19 +12,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Generic, TypedDict, TypeVar, get_args
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision import tv_tensors
 from tqdm.auto import tqdm
 
 from rsepm_edu.data.loading import derive_seed, epoch_loader
 from rsepm_edu.data.transforms import change_colours, draw_colours, normalise, training_transform
 from rsepm_edu.data.voc import Sample, VocDataset
+from rsepm_edu.device import resolve_device
 from rsepm_edu.errors import UserError
 from rsepm_edu.files import atomic_write_text, remove_leftovers
+from rsepm_edu.models.affinity import WalkNetwork
+from rsepm_edu.models.backbone import Backbone
+from rsepm_edu.models.backbones import copy_weights
+from rsepm_edu.models.segmenters import Segmenter
 from rsepm_edu.saved import fill, fill_optimizer, fill_scaler
 from rsepm_edu.training.checkpoint import read_config, read_json, read_state, save_state
 from rsepm_edu.training.config import Precision, Settings
@@ -40,6 +45,7 @@ MOVED = {"split", "kind"}
 """What older checkpoints have among their settings, and newer ones beside them."""
 
 AnyConfig = TypeVar("AnyConfig", bound="LabelledConfig")
+AnyNetwork = TypeVar("AnyNetwork", WalkNetwork, Segmenter)
 
 
 @dataclass(frozen=True)
@@ -76,20 +82,34 @@ class LabelledConfig(Settings):
 
 
 @dataclass(frozen=True)
-class Task:
+class Task(Generic[AnyNetwork]):
     """What a training on label maps computes.
 
-    name: for the progress bar. file_format: of the checkpoint. build: a new network, its weights those of the settings
-    (None) or as named. optimizer: for a network; each group has its "factor". loss: of network, normalised images
-    B×3×H×W and labels B×H×W uint8, a scalar. extra: what else the checkpoint holds.
+    name: for the progress bar. file_format: of the checkpoint. build: a new network whose backbone has the weights
+    named, as in the settings. optimizer: for a network; each group has its "factor". loss: of network, normalised
+    images B×3×H×W and labels B×H×W uint8, a scalar. extra: what else the checkpoint holds.
     """
 
     name: str
     file_format: str
-    build: Callable[[str | None], nn.Module]
-    optimizer: Callable[[nn.Module], torch.optim.Optimizer]
-    loss: Callable[[Any, Tensor, Tensor], Tensor]
+    build: Callable[[str], AnyNetwork]
+    optimizer: Callable[[AnyNetwork], torch.optim.Optimizer]
+    loss: Callable[[AnyNetwork, Tensor, Tensor], Tensor]
     extra: dict[str, Any] = field(default_factory=dict)
+
+
+class Running(TypedDict, total=False):
+    """How a training on label maps is run, beside its settings; all may be left out.
+
+    backbone: of ``config.backbone``, whose weights are copied; None (default): one built with ``config.weights``.
+    resume: go on from last.pt in the folder of the run (default: no); on the CPU the result is bit for bit that of a
+    run never stopped. device: where to train (default: the GPU if there is one). progress: show a bar (default: yes).
+    """
+
+    backbone: Backbone | None
+    resume: bool
+    device: str | torch.device | None
+    progress: bool
 
 
 class LabelledDataset(VocDataset):
@@ -124,28 +144,27 @@ class LabelledDataset(VocDataset):
 
 def train_labelled(
     config: LabelledConfig,
-    task: Task,
+    task: Task[AnyNetwork],
     root: str | Path,
     split: str,
     labels: str | Path,
     out: str | Path,
     *,
-    resume: bool,
-    device: torch.device,
-    progress: bool,
-) -> nn.Module:
+    backbone: Backbone | None = None,
+    resume: bool = False,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> AnyNetwork:
     """Train on label maps and leave config.json, log.jsonl (a line an epoch) and last.pt in ``out``.
 
     Args:
         config: the settings.
         task: what is computed.
-        root: data, see ``VocDataset``.
+        root: data, see ``VocDataset``; its masks are not read.
         split: pictures; of their annotations not even the tags are used.
-        labels: folder of labels, see ``LabelledDataset``.
+        labels: folder of labels, see ``LabelledDataset``; void pixels teach nothing.
         out: folder of the run.
-        resume: go on from ``out``/last.pt; on the CPU the result is bit for bit that of a run never stopped.
-        device: where to train.
-        progress: show a bar.
+        backbone, resume, device, progress: see ``Running``.
 
     Returns:
         The network, in evaluation mode.
@@ -154,14 +173,16 @@ def train_labelled(
         UserError: data, settings or folder do not go together.
         NotFiniteError: the loss left the finite numbers; last.pt is the last good state.
     """
-    out = Path(out)
+    out, device = Path(out), resolve_device(device)
     transform = training_transform(config.size, scale=config.scale)
     prepare = partial(_image_labels_colours, transform, config.jitter)
     dataset = LabelledDataset(root, split, labels, transform=prepare)
     extra = {"split": split, **task.extra}
     state = _previous(config, task, extra, out / LAST, resume=resume)
     torch.manual_seed(derive_seed(config.seed, "weights"))
-    network = task.build(None if state is None else "none")
+    network = task.build(config.weights if state is None and backbone is None else "none")
+    if state is None and backbone is not None:
+        copy_weights(backbone, network.backbone, config.backbone)
     if state is not None:
         fill(network, state.get("network"), out / LAST)
     network = network.to(device).to(memory_format=torch.channels_last).train()
@@ -199,10 +220,10 @@ def train_labelled(
 
 
 @dataclass
-class _Run:
+class _Run(Generic[AnyNetwork]):
     config: LabelledConfig
-    task: Task
-    network: nn.Module
+    task: Task[AnyNetwork]
+    network: AnyNetwork
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     precision: torch.dtype
@@ -291,7 +312,7 @@ def read_labelled(path: Path, file_format: str, kind: type[AnyConfig]) -> tuple[
 
 
 def _previous(
-    config: LabelledConfig, task: Task, extra: dict[str, Any], path: Path, *, resume: bool
+    config: LabelledConfig, task: Task[AnyNetwork], extra: dict[str, Any], path: Path, *, resume: bool
 ) -> dict[str, Any] | None:
     """The state to go on from, checked against what is asked for now."""
     if not resume:

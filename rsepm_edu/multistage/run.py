@@ -12,6 +12,9 @@ files each folder has a stage.json with the settings that led to them, those of 
 is refused, not silently used. The background score, the walk and the CRF are part of a folder's name: to try another,
 only what comes after it is made.
 
+Each stage has a score without masks (``judging``): a walk or a CRF whose score is no better than that of what it got
+is left out of what follows, and a line says so (stages.txt has these lines). ``skip=False`` takes every stage as it is.
+
 Nothing sees a true mask before the scoring. What keeps the last stage from collapsing is told in segmentation.py.
 """
 
@@ -29,9 +32,11 @@ from rsepm_edu.evaluation.crf import refine_labels, refine_probabilities
 from rsepm_edu.evaluation.scored_split import scored_split
 from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.evaluation.thresholds import THRESHOLDS
+from rsepm_edu.files import atomic_write_text
 from rsepm_edu.models.affinity import WalkNetwork
 from rsepm_edu.models.segmenters import Head, Segmenter
-from rsepm_edu.multistage.config import MultistageConfig
+from rsepm_edu.multistage.config import MultistageConfig, Walk
+from rsepm_edu.multistage.judging import mask_information, seed_information, segmenter_information
 from rsepm_edu.multistage.labelled import LabelledConfig
 from rsepm_edu.multistage.records import claim, digest, fingerprint, training_settings
 from rsepm_edu.multistage.segmentation import train_segmenter
@@ -46,6 +51,7 @@ from rsepm_edu.multistage.stored import choose_stored_threshold, score_stored_ma
 from rsepm_edu.multistage.walk import train_walk
 from rsepm_edu.training.checkpoint import Checkpoint, load_checkpoint
 from rsepm_edu.training.keeping import LAST
+from rsepm_edu.training.report import LOGGER
 
 WALK_NAMES = {"boundary": "IRN walk", "affinity": "Affinity walk"}
 HEAD_NAMES: dict[Head, str] = {"deeplabv2": "DeepLabv2", "deeplabv3+": "DeepLabv3+"}
@@ -83,6 +89,7 @@ class Multistage:
     ) -> None:
         self.name = name or config.stages.seed_map
         self.root, self.out, self.config, self.progress = Path(root), Path(out), config, progress
+        self.told: list[str] = []  # of each stage, whether its mask-free score is better than that of what it got
         self.device = resolve_device(device)
         self.dataset = VocDataset(root, config.stages.split)
         single = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)
@@ -117,17 +124,41 @@ class Multistage:
         return folder
 
     @cached_property
+    def seed_score(self) -> tuple[float, float]:
+        """The seeds' own θ and their score, both the best by colour, without masks (``seed_information``)."""
+        return seed_information(self.dataset, self.seeds, progress=self.progress).best()
+
+    @cached_property
+    def label_thresholds(self) -> tuple[float, float]:
+        """Background scores of the confident labels' two passes: those of the settings, else the seeds' θ with margins.
+
+        Raises:
+            UserError: the one that is given is on the wrong side of the one that is not.
+        """
+        stages = self.config.stages
+        foreground, background = stages.foreground, stages.background
+        above, below = stages.margins
+        if foreground is None:
+            foreground = min(0.95, round(self.seed_score[0] + above, 2))
+        if background is None:
+            background = max(0.0, round(self.seed_score[0] - below, 2))
+        if not background < foreground:
+            raise UserError(f"background, foreground: expected background < foreground, got {background}, {foreground}")
+        return foreground, background
+
+    @cached_property
     def labels(self) -> Path:
         """Folder of the confident labels."""
-        seeds, stages = self.seeds, self.config.stages
+        seeds = self.seeds
+        foreground, background = self.label_thresholds
         folder = self._stage("2_labels", self._label_record)
         write_walk_labels(
             self.dataset,
             seeds,
             folder,
             self._refine_labels,
-            foreground=stages.foreground,
-            background=stages.background,
+            foreground=foreground,
+            background=background,
             device=self.device,
             progress=self.progress,
         )
@@ -173,10 +204,25 @@ class Multistage:
             folder,
             radius=stages.walk_radius,
             steps=stages.walk_steps,
+            scaled=stages.walk_scaled,
             stride=stages.seed_stride,
             progress=self.progress,
         )
         return folder
+
+    @cached_property
+    def walk(self) -> Walk:
+        """The walk behind the pseudo masks: that of the settings, or none where it is no better than the seeds."""
+        walk = self.config.stages.walk
+        if walk == "none" or not self.config.stages.skip:
+            return walk
+        _, after = seed_information(self.dataset, self.walked, progress=self.progress).best()
+        return walk if self._better(WALK_NAMES[walk], after, "seeds", self.seed_score[1]) else "none"
+
+    @property
+    def kept(self) -> Path:
+        """Folder of the seeds that become pseudo masks: walked or not."""
+        return self.seeds if self.walk == "none" else self.walked
 
     @cached_property
     def threshold(self) -> float:
@@ -184,34 +230,46 @@ class Multistage:
         given = self.config.stages.threshold
         if given is not None:
             return given
-        return choose_stored_threshold(self.dataset, self.walked, progress=self.progress)
+        return choose_stored_threshold(self.dataset, self.kept, progress=self.progress)
 
-    @property
-    def variant(self) -> str:
-        """What tells the pseudo masks of a run from those of another, such as boundary_0.25_crf."""
+    @cached_property
+    def crf(self) -> bool:
+        """Whether the pseudo masks go through the CRF: as the settings say, but not where it is no better than they."""
         stages = self.config.stages
-        return f"{stages.walk}_{self.threshold:g}{'_crf' if stages.crf else ''}"
+        if not (stages.crf and stages.skip):
+            return stages.crf
+        threshold, progress = self.threshold, self.progress
+        plain = seed_information(self.dataset, self.kept, thresholds=[threshold], progress=progress).best()[1]
+        refined = mask_information(self.dataset, self._masks(crf=True), progress=progress)
+        return self._better("CRF", refined, "masks without it", plain)
 
     @cached_property
     def masks(self) -> Path:
         """Folder of the pseudo masks."""
-        walked, stages = self.walked, self.config.stages
-        folder = self._stage(f"5_masks_{self.variant}", self._mask_record)
+        return self._masks(crf=self.crf)
+
+    def _masks(self, *, crf: bool) -> Path:
+        kept = self.kept
+        folder = self._stage(f"5_masks_{self._variant(crf)}", self._mask_record(crf))
         write_pseudo_masks(
             self.dataset,
-            walked,
+            kept,
             folder,
             threshold=self.threshold,
-            refine=self._refine_labels if stages.crf else None,
+            refine=self._refine_labels if crf else None,
             device=self.device,
             progress=self.progress,
         )
         return folder
 
+    def _variant(self, crf: bool) -> str:
+        """What tells the pseudo masks of a run from those of another, such as boundary_0.25_crf."""
+        return f"{self.walk}_{self.threshold:g}{'_crf' if crf else ''}"
+
     @property
     def segmenter_folder(self) -> Path:
         """Folder of the segmenter: its checkpoint (last.pt), log, settings and predictions."""
-        return self.out / f"6_{self.config.segmentation.head}_{self.variant}"
+        return self.out / f"6_{self.config.segmentation.head}_{self._variant(self.crf)}"
 
     @cached_property
     def segmenter(self) -> Segmenter:
@@ -229,6 +287,21 @@ class Multistage:
             device=self.device,
             progress=self.progress,
         )
+
+    def judge_segmenter(self) -> bool:
+        """Whether the segmenter's score, tags given, is better than that of the pseudo masks it has learnt from."""
+        network, scales = self.segmenter, self.config.stages.final_scales
+        before = mask_information(self.dataset, self.masks, progress=self.progress)
+        after = segmenter_information(network, self.dataset, scales=scales, progress=self.progress)
+        return self._better(HEAD_NAMES[self.config.segmentation.head], after, "pseudo masks", before)
+
+    def _better(self, stage: str, after: float, former: str, before: float) -> bool:
+        """Whether a stage's score is better than that of what it got, and a line that says so."""
+        better = after > before
+        told = "better" if better else f"no better, skipped: the {former} are taken"
+        self.told.append(f"{stage}: {after:.4f} bits, {former}: {before:.4f} bits: {told}")
+        LOGGER.info(self.told[-1])
+        return better
 
     def predictions(self, split: str, *, tags_given: bool = False, crf: bool = False) -> Path:
         """Folder of the segmenter's predictions for a split: without tags, unless they are given."""
@@ -265,7 +338,7 @@ class Multistage:
         stages, seed = self.config.stages, self.config.segmentation.seed
         folders = {self.name: self.seeds}
         if stages.walk != "none":
-            folders[self._walked_name] = self.walked
+            folders[self._name_after(stages.walk)] = self.walked
         rows = []
         for method, folder in folders.items():
             threshold = stages.threshold
@@ -307,16 +380,14 @@ class Multistage:
     @property
     def _choice(self) -> str:
         """How the threshold was chosen, for the rows of tables."""
-        return "colour" if self.config.stages.threshold is None else "none"
+        return "colour, high" if self.config.stages.threshold is None else "none"
 
-    @property
-    def _walked_name(self) -> str:
-        walk = self.config.stages.walk
+    def _name_after(self, walk: Walk) -> str:
         return self.name if walk == "none" else f"{self.name} + {WALK_NAMES[walk]}"
 
     @property
     def _mask_name(self) -> str:
-        return f"{self._walked_name} + CRF" if self.config.stages.crf else self._walked_name
+        return f"{self._name_after(self.walk)}{' + CRF' if self.crf else ''}"
 
     # --- what leads to each stage
 
@@ -334,8 +405,8 @@ class Multistage:
 
     @property
     def _label_record(self) -> dict[str, Any]:
-        stages = self.config.stages
-        settings = {"foreground": stages.foreground, "background": stages.background, "sigmas": stages.label_sigmas}
+        foreground, background = self.label_thresholds
+        settings = {"foreground": foreground, "background": background, "sigmas": self.config.stages.label_sigmas}
         return self._seed_record | {"labels": settings}
 
     @property
@@ -345,18 +416,17 @@ class Multistage:
     @property
     def _walked_record(self) -> dict[str, Any]:
         stages = self.config.stages
-        return self._walk_record | {"walked": {"radius": stages.walk_radius, "steps": stages.walk_steps}}
+        settings = {"radius": stages.walk_radius, "steps": stages.walk_steps, "scaled": stages.walk_scaled}
+        return self._walk_record | {"walked": settings}
 
-    @property
-    def _mask_record(self) -> dict[str, Any]:
-        stages = self.config.stages
-        before = self._seed_record if stages.walk == "none" else self._walked_record
-        sigmas = stages.label_sigmas if stages.crf else None
-        return before | {"masks": {"threshold": self.threshold, "crf": stages.crf, "sigmas": sigmas}}
+    def _mask_record(self, crf: bool) -> dict[str, Any]:
+        before = self._seed_record if self.walk == "none" else self._walked_record
+        sigmas = self.config.stages.label_sigmas if crf else None
+        return before | {"masks": {"threshold": self.threshold, "crf": crf, "sigmas": sigmas}}
 
     @property
     def _segmenter_record(self) -> dict[str, Any]:
-        return self._mask_record | {"segmentation": self._training(self.config.segmentation)}
+        return self._mask_record(self.crf) | {"segmentation": self._training(self.config.segmentation)}
 
     def _training(self, config: LabelledConfig) -> dict[str, Any]:
         return {"split": self.config.stages.split, **training_settings(config)}
@@ -390,6 +460,9 @@ def run_multistage(run: Multistage, *, score: str | None = "train", evaluate: st
         if missing is not None:
             raise UserError(f"score: expected a split within {run.config.stages.split}, got {score} with {missing}")
     _ = run.segmenter
+    if run.config.stages.skip:
+        run.judge_segmenter()
+        atomic_write_text(run.out / "stages.txt", "".join(f"{line}\n" for line in run.told))
     if score is not None:
         rows += run.seed_rows(dataset)
         rows.append(run.mask_row(dataset))

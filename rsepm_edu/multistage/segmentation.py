@@ -16,19 +16,17 @@ In other people's code this is the stage whose loss becomes "not a number". What
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Unpack, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rsepm_edu.data.voc import read_classes
-from rsepm_edu.device import resolve_device
 from rsepm_edu.errors import UserError
 from rsepm_edu.methods.recurseed import decoder_loss
-from rsepm_edu.models.backbone import Backbone
-from rsepm_edu.models.backbones import check_backbone, copy_weights
+from rsepm_edu.models.backbones import check_backbone
 from rsepm_edu.models.segmenters import Head, Segmenter, build_segmenter
-from rsepm_edu.multistage.labelled import LabelledConfig, Task, read_labelled, train_labelled
+from rsepm_edu.multistage.labelled import LabelledConfig, Running, Task, read_labelled, train_labelled
 from rsepm_edu.training.checkpoint import read_classes_of, restored
 from rsepm_edu.training.config import Optimizer, Precision
 from rsepm_edu.training.optimizer import freeze, make_optimizer
@@ -175,57 +173,30 @@ def train_segmenter(
     split: str,
     labels: str | Path,
     out: str | Path,
-    *,
-    backbone: Backbone | None = None,
-    resume: bool = False,
-    device: str | torch.device | None = None,
-    progress: bool = True,
+    **running: Unpack[Running],
 ) -> Segmenter:
-    """Train on pseudo masks and leave config.json, log.jsonl (a line an epoch) and last.pt in ``out``.
+    """Train on pseudo masks; see ``train_labelled`` for what it takes, leaves and raises.
 
     Args:
         config: the settings.
-        root: data, see ``VocDataset``; its masks are not read.
-        split: pictures; of their annotations not even the tags are used.
-        labels: folder of pseudo masks, see ``LabelledDataset``; void pixels teach nothing.
-        out: folder of the run.
-        backbone: one of ``config.backbone`` whose weights are copied; None: built with ``config.weights``.
-        resume: go on from ``out``/last.pt; on the CPU the result is bit for bit that of a run never stopped.
-        device: default: the GPU if there is one.
-        progress: show a bar.
+        root, split, labels, out: see ``train_labelled``.
+        running: see ``Running``.
 
     Returns:
         The network, in evaluation mode.
-
-    Raises:
-        UserError: data, settings or folder do not go together.
-        NotFiniteError: the loss left the finite numbers; last.pt is the last good state.
     """
     classes = read_classes(root)
 
-    def build(weights: str | None) -> Segmenter:
-        network = segmenter_from_config(config, classes, weights=weights if backbone is None else "none")
-        if weights is None and backbone is not None:
-            copy_weights(backbone, network.backbone, config.backbone)
+    def build(weights: str) -> Segmenter:
+        network = segmenter_from_config(config, classes, weights=weights)
         freeze(network, config)
         return network
 
-    def optimizer(network: nn.Module) -> torch.optim.Optimizer:
+    def optimizer(network: Segmenter) -> torch.optim.Optimizer:
         return make_optimizer(network, config)
 
-    network = train_labelled(
-        config,
-        Task(config.head, FORMAT, build, optimizer, segmentation_loss, {"classes": list(classes)}),
-        root,
-        split,
-        labels,
-        out,
-        resume=resume,
-        device=resolve_device(device),
-        progress=progress,
-    )
-    assert isinstance(network, Segmenter)
-    return network
+    task = Task(config.head, FORMAT, build, optimizer, segmentation_loss, {"classes": list(classes)})
+    return train_labelled(config, task, root, split, labels, out, **running)
 
 
 def segmentation_loss(network: Segmenter, images: Tensor, labels: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from rsepm_edu.evaluation.thresholds import labels_at
 from rsepm_edu.models.affinity import WalkNetwork
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.models.segmenters import Segmenter
+from rsepm_edu.multistage.reach import PUBLISHED_SIDE, scaled_walk
 from rsepm_edu.multistage.walk import Refine, walk_labels
 from rsepm_edu.training.report import LOGGER
 
@@ -131,10 +132,15 @@ def write_walked_seeds(
     *,
     radius: int = 5,
     steps: int = 256,
+    scaled: bool = False,
     stride: int = 1,
     progress: bool = True,
 ) -> None:
-    """Write the seeds after their walk, each picture's greatest value 1.
+    """Write the seeds after their walk, each picture's greatest value as great as before.
+
+    IRNet divides by the greatest value, since the values of a seed only become smaller in a walk; its seeds are CAMs,
+    whose greatest is 1. A decoder's probabilities may all be low in a picture, and stay so (our reading). After no step
+    the seeds are what they were.
 
     AffinityNet's own code lets the background walk too, as one more map made of the seed. Here the background of both
     walks is a constant score beside the result (our reading): a constant map does not change in a walk, so it may as
@@ -146,14 +152,19 @@ def write_walked_seeds(
         seeds: folder of their seeds.
         folder: of the walked seeds.
         radius, steps: see ``random_walk``.
+        scaled: whether these are for a map of the published size, to be scaled to each picture's (``scaled_walk``).
         stride: see ``write_seed``.
         progress: show a bar.
     """
     device = next(network.parameters()).device
+    published = PUBLISHED_SIDE / network.published_stride
     for picture in pictures_to_do(dataset, folder, ".npz", device, stage="random walk", progress=progress):
         seed = stored_seed(dataset, seeds, picture)
-        walked = network.walk(normalise(picture.image), seed, radius=radius, steps=steps).clamp(min=0)
-        walked /= walked.amax().clamp(min=torch.finfo(walked.dtype).tiny)
+        own = radius, steps
+        if scaled:
+            own = scaled_walk(radius, steps, min(picture.image.shape[2:]) / network.stride / published)
+        walked = network.walk(normalise(picture.image), seed, radius=own[0], steps=own[1]).clamp(min=0)
+        walked *= seed.amax() / walked.amax().clamp(min=torch.finfo(walked.dtype).tiny)
         write_seed(picture.path, walked[0], stride=stride)
 
 

@@ -10,10 +10,10 @@ from tqdm.auto import tqdm
 from rsepm_edu.data.palette import read_mask
 from rsepm_edu.data.seeds import read_seed
 from rsepm_edu.data.voc import VocDataset, expect_labels
-from rsepm_edu.evaluation.choosing import PICTURES, spread
-from rsepm_edu.evaluation.maskfree import ColourInformation
+from rsepm_edu.evaluation.choosing import PICTURES
 from rsepm_edu.evaluation.metrics import Scores, confusion_matrix, scores
 from rsepm_edu.evaluation.thresholds import THRESHOLDS, ThresholdSweep
+from rsepm_edu.multistage.judging import high_threshold, seed_information
 
 
 def sweep_stored_seeds(
@@ -38,7 +38,7 @@ def sweep_stored_seeds(
 def choose_stored_threshold(
     dataset: VocDataset, folder: str | Path, *, pictures: int = PICTURES, progress: bool = True
 ) -> float:
-    """The threshold at which the colour of a pixel tells most about its being foreground (``ColourInformation``).
+    """The threshold at which the colour of a pixel tells nearly most about its being foreground: ``high_threshold``.
 
     No mask is read, even of a data set opened with them.
 
@@ -51,12 +51,7 @@ def choose_stored_threshold(
     Raises:
         ValueError: fewer than one picture.
     """
-    criterion = ColourInformation()
-    for index in tqdm(spread(len(dataset), pictures), desc="choosing", disable=not progress, leave=False):
-        image = dataset.sample(index, masks=False)["image"].as_subclass(Tensor)
-        seed = read_seed(Path(folder) / f"{dataset.names[index]}.npz", (len(dataset.classes), *image.shape[1:]))
-        criterion.update(seed[None], image[None])
-    return criterion.best()[0]
+    return high_threshold(seed_information(dataset, folder, pictures=pictures, progress=progress))
 
 
 def score_stored_masks(

@@ -13,20 +13,18 @@ Our reading, where it differs from IRNet's released code:
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, Unpack, get_args
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from rsepm_edu.device import resolve_device
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.thresholds import labels_at
 from rsepm_edu.methods.random_walk import affinity_labels, affinity_loss, confident_labels
 from rsepm_edu.models.affinity import AffinityNetwork, BoundaryNetwork, WalkNetwork
-from rsepm_edu.models.backbone import Backbone
-from rsepm_edu.models.backbones import build_backbone, check_backbone, copy_weights
-from rsepm_edu.multistage.labelled import LabelledConfig, Task, read_labelled, train_labelled
+from rsepm_edu.models.backbones import build_backbone, check_backbone
+from rsepm_edu.multistage.labelled import LabelledConfig, Running, Task, read_labelled, train_labelled
 from rsepm_edu.training.checkpoint import entry, restored
 from rsepm_edu.training.config import Precision
 
@@ -90,8 +88,8 @@ WALK_PRESETS: dict[str, WalkConfig] = {
         scale=(0.5, 1.0),
         workers=0,
     ),
-    # Photographs with a short side of 224, above the MobileNetV2 of the single-stage network. The walk it leads lowers
-    # every seed (results/voc_sample_multistage).
+    # Photographs with a short side of 224, above the MobileNetV2 of the single-stage network. What the walk it leads
+    # does to seeds: results/voc_sample_multistage.
     "voc-sample-cpu": WalkConfig(
         radius=5,
         backbone="mobilenet_v2",
@@ -164,41 +162,24 @@ def train_walk(
     split: str,
     labels: str | Path,
     out: str | Path,
-    *,
-    backbone: Backbone | None = None,
-    resume: bool = False,
-    device: str | torch.device | None = None,
-    progress: bool = True,
+    **running: Unpack[Running],
 ) -> WalkNetwork:
-    """Train on confident labels and leave config.json, log.jsonl (a line an epoch) and last.pt in ``out``.
+    """Train on confident labels; see ``train_labelled`` for what it takes, leaves and raises.
 
     Args:
         config: the settings.
         kind: of the network.
-        root: data, see ``VocDataset``.
-        split: pictures; of their annotations not even the tags are used.
-        labels: folder of labels, see ``LabelledDataset``.
-        out: folder of the run.
-        backbone: one of ``config.backbone`` whose weights are copied; None: built with ``config.weights``.
-        resume: go on from ``out``/last.pt; on the CPU the result is bit for bit that of a run never stopped.
-        device: default: the GPU if there is one.
-        progress: show a bar.
+        root, split, labels, out: see ``train_labelled``.
+        running: see ``Running``.
 
     Returns:
         The network, in evaluation mode.
-
-    Raises:
-        UserError: data, settings or folder do not go together.
-        NotFiniteError: the loss left the finite numbers; last.pt is the last good state.
     """
 
-    def build(weights: str | None) -> WalkNetwork:
-        network = build_walk_network(config, kind, weights=weights if backbone is None else "none")
-        if weights is None and backbone is not None:
-            copy_weights(backbone, network.backbone, config.backbone)
-        return network
+    def build(weights: str) -> WalkNetwork:
+        return build_walk_network(config, kind, weights=weights)
 
-    def optimizer(network: nn.Module) -> torch.optim.Optimizer:
+    def optimizer(network: WalkNetwork) -> torch.optim.Optimizer:
         learnt = [parameter for parameter in network.parameters() if parameter.requires_grad]
         return torch.optim.SGD(
             [{"params": learnt, "factor": 1.0}],
@@ -210,19 +191,8 @@ def train_walk(
     def loss(network: WalkNetwork, images: Tensor, labels: Tensor) -> Tensor:
         return pair_loss(network, images, labels, radius=config.radius)
 
-    network = train_labelled(
-        config,
-        Task(kind, FORMAT, build, optimizer, loss, {"kind": kind}),
-        root,
-        split,
-        labels,
-        out,
-        resume=resume,
-        device=resolve_device(device),
-        progress=progress,
-    )
-    assert isinstance(network, WalkNetwork)
-    return network
+    task = Task(kind, FORMAT, build, optimizer, loss, {"kind": kind})
+    return train_labelled(config, task, root, split, labels, out, **running)
 
 
 def pair_loss(network: WalkNetwork, images: Tensor, labels: Tensor, *, radius: int) -> Tensor:

@@ -124,6 +124,7 @@ class TrainConfig(Settings):
     epochs: int = 30  # [J: their slides show t = 5, 15, 30]
     rs_start: int = 5  # classification alone before this epoch [J]
     mix_start: int = 15  # mixing from this epoch on [J]
+    puzzle_start: int = 0  # method puzzle: classification alone before this epoch [Puzzle-CAM: 0]
 
     # --- optimiser. RS's own is not known: these are of later code of the same authors (DHR, COIN: [H]). Puzzle-CAM's
     # released code has SGD at 0.1 with weight decay 1e-4, batch 32 and, since it hands the decay over by position, a
@@ -150,7 +151,7 @@ class TrainConfig(Settings):
     uncertain: float = 0.10  # conditional filter: background up to here [J]
     scg_threshold: float = 0.50  # SCG: cosine similarities below count as 0 [J]
     pamr_stride: int = 4  # pixels per position of PAMR and of the pseudo masks (ours)
-    puzzle_alpha: float = 4.0  # method puzzle: weight of the maps' difference, from half of the steps on [Puzzle-CAM]
+    puzzle_alpha: float = 4.0  # method puzzle: weight of the maps' difference, half of the way on [Puzzle-CAM]
 
     # --- pictures
     size: int = 512  # crop, pixels [J]
@@ -180,7 +181,7 @@ class TrainConfig(Settings):
         check_backbone(self.backbone)
         for name in ("epochs", "batch_size", "accumulate", "size", "decoder_channels", "pamr_stride"):
             self._at_least(name, 1)
-        for name in ("rs_start", "mix_start", "workers", "panel_every", "freeze_stages", "jitter"):
+        for name in ("rs_start", "mix_start", "puzzle_start", "workers", "panel_every", "freeze_stages", "jitter"):
             self._at_least(name, 0)
         for name in ("cam_weight", "decoder_weight", "mix_tag_weight", "mix_cam_weight", "mix_decoder_weight"):
             self._at_least(name, 0)

@@ -160,10 +160,10 @@ def train_branch(experiment: Experiment, out: Path, branch: Branch, **options: A
         before = branch_point(out / method_name(*parent), start)
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(before, last)
-    branches = {("cam", "none"): config.rs_start, ("rs", "none"): config.mix_start}
+    branches = {("cam", "none"): (config.rs_start, config.puzzle_start), ("rs", "none"): (config.mix_start,)}
 
     def keep_branch(trainer: Trainer, row: dict[str, Any]) -> None:
-        if trainer.epoch == branches.get(branch):
+        if trainer.epoch in branches.get(branch, ()):
             shutil.copyfile(last, branch_point(folder, trainer.epoch))
 
     if last.is_file():
@@ -178,7 +178,8 @@ def _parent(config: TrainConfig) -> tuple[Branch | None, int]:
     """The shorter method that a run shares its first epochs with, and how many."""
     if config.mixing != "none":
         return ("rs", "none"), config.mix_start
-    return (("cam", "none"), config.rs_start) if config.method == "rs" else (None, 0)
+    start = {"cam": 0, "puzzle": config.puzzle_start, "rs": config.rs_start}[config.method]
+    return (("cam", "none"), start) if start or config.method == "rs" else (None, 0)
 
 
 def branch_point(folder: Path, epoch: int) -> Path:

@@ -399,7 +399,8 @@ def _run_epoch(
             images = change_colours(images.to(trainer.device, non_blocking=True), colours)
         step, steps = epoch * batches + trainer.batch, config.epochs * batches
         rate = set_learning_rate(trainer.optimizer, config, step=step, steps=steps)
-        alpha = alpha_at(step, steps, most=config.puzzle_alpha)
+        alone = min(config.puzzle_start, epoch) * batches  # α begins to grow after these steps
+        alpha = alpha_at(step - alone, steps - alone, most=config.puzzle_alpha)
         losses = trainer.step(images, tags, phase, step=step, alpha=alpha, boxes=boxes)
         trainer.batch += 1
         for name, value in losses.items():

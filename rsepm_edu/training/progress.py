@@ -46,7 +46,8 @@ def expect_method_reached(config: TrainConfig) -> None:
     """
     last, wanted = phase_of(config, config.epochs - 1), phase_of(config, sys.maxsize)
     if last != wanted:
-        starts = [field.name for field in fields(config) if field.name.endswith("_start")]
+        names = [field.name for field in fields(config) if field.name.endswith("_start")]
+        starts = [name for name in names if getattr(config, name) >= config.epochs]
         told = ", ".join(f"{name}={getattr(config, name)}" for name in starts)
         raise UserError(
             f"epochs: expected enough to reach {wanted.name} ({told}, counted from 0), got {config.epochs}, "

@@ -1,11 +1,16 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rsepm_edu.data.loading import batches_of
+from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
+from rsepm_edu.evaluation.crf import LABEL_SIGMAS
 from rsepm_edu.multistage.config import STAGE_PRESETS, MultistageConfig, StageConfig
 from rsepm_edu.multistage.segmentation import SEGMENTATION_PRESETS
 from rsepm_edu.multistage.walk import WALK_PRESETS, WalkConfig
+from rsepm_edu.training.config import preset
 
 
 def error_of(call: Any) -> str:
@@ -38,9 +43,11 @@ def test_every_preset_has_its_three_parts() -> None:
         ({"threshold": 1.0}, "threshold: expected 0 or more and less than 1, got 1.0"),
         ({"threshold": float("nan")}, "threshold: expected 0 or more and less than 1, got nan"),
         (
-            {"foreground": 0.05},
+            {"foreground": 0.05, "background": 0.05},
             "background, foreground: expected 0 <= background < foreground < 1, got 0.05, 0.05",
         ),
+        ({"background": -0.1}, "background: expected 0 or more and less than 1, got -0.1"),
+        ({"margins": (0.1, 0.0)}, "margins: expected two numbers above 0 and below 1, got (0.1, 0.0)"),
         ({"scales": ()}, "scales: expected numbers like (1.0, 0.5, 1.5, 2.0), got ()"),
         ({"final_sigmas": (1.0, 0.0, 3.0)}, "final_sigmas: expected three numbers above 0, got (1.0, 0.0, 3.0)"),
         ({"seed_stride": 0}, "seed_stride: expected at least 1, got 0"),
@@ -48,3 +55,19 @@ def test_every_preset_has_its_three_parts() -> None:
 )
 def test_settings_out_of_range_are_refused(changes: dict[str, Any], message: str) -> None:
     assert error_of(lambda: StageConfig(**changes)) == message
+
+
+def test_without_a_preset_the_run_and_its_pictures_say_what_suits(creatures: Path) -> None:
+    dataset = VocDataset(creatures, "train")
+    side = min(dataset.sample(0, masks=False)["image"].shape[1:])  # as all others
+    run = preset("voc-sample-cpu", size=160, batch_size=8)
+    config = MultistageConfig.of_run(run, dataset, seed=2, walk="affinity")
+    assert config.stages.split == "train" and config.stages.walk == "affinity"
+    smooth, appearance, colour = LABEL_SIGMAS
+    assert config.stages.label_sigmas == (1.0, round(appearance * side / 375, 1), colour)
+    for training in (config.walk, config.segmentation):
+        assert (training.backbone, training.weights, training.size) == ("mobilenet_v2", "none", 160)
+        assert (training.batch_size, training.seed) == (8, 2)
+    assert 100 <= config.walk.epochs * batches_of(len(dataset), 8) < 110
+    other = MultistageConfig.of_run(preset("voc-gpu", backbone="resnet18"), dataset)
+    assert other.segmentation.backbone == "resnet18" and other.stages.walk_steps == 256

@@ -3,6 +3,7 @@ import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.multistage import run as run_module
 from rsepm_edu.multistage.config import MultistageConfig, StageConfig
+from rsepm_edu.multistage.judging import seed_information
 from rsepm_edu.multistage.run import Multistage, run_multistage
 from rsepm_edu.multistage.segmentation import SegmentationConfig, load_segmenter
 from rsepm_edu.multistage.stored import choose_stored_threshold
@@ -39,8 +41,12 @@ def settings() -> MultistageConfig:
             split="train",
             scales=(1.0,),
             seed_stride=1,
+            foreground=0.3,
+            background=0.05,
             walk_steps=4,
             walk_radius=3,
+            walk_scaled=False,
+            skip=False,
             threshold=0.25,
             final_scales=(1.0,),
         ),
@@ -208,6 +214,13 @@ def test_every_setting_reaches_its_stage_unless_it_is_said_to_be_unused(
     for name in ("train_walk", "train_segmenter"):
         monkeypatch.setattr(run_module, name, note(name))
 
+    def judge(*arguments: Any, **options: Any) -> Any:
+        calls.append("judged")
+        return SimpleNamespace(best=lambda: (0.5, 0.1))
+
+    monkeypatch.setattr(run_module, "seed_information", judge)
+    monkeypatch.setattr(run_module, "mask_information", lambda *arguments, **options: 0.2)
+
     def done(config: MultistageConfig) -> list[Any]:
         calls.clear()
         run = Multistage(checkpoint, blind, tmp_path, config, device="cpu", progress=False)
@@ -237,6 +250,78 @@ def test_another_threshold_or_walk_shares_the_stages_before(
         *("3_walk_affinity", "4_walked_affinity", "5_masks_affinity_0.25_crf"),
     }
     assert {name: data for name, data in files(out).items() if name in before} == before
+
+
+def judged(monkeypatch: pytest.MonkeyPatch, scores: dict[str, float]) -> None:
+    """Have folders judged by the first letter of their name."""
+
+    def of_seeds(dataset: VocDataset, folder: Path, **settings: Any) -> Any:
+        return SimpleNamespace(best=lambda: (0.4, scores[folder.name[0]]))
+
+    def of_masks(dataset: VocDataset, folder: Path, **settings: Any) -> float:
+        return scores[folder.name[0]]
+
+    monkeypatch.setattr(run_module, "seed_information", of_seeds)
+    monkeypatch.setattr(run_module, "mask_information", of_masks)
+    monkeypatch.setattr(run_module, "segmenter_information", lambda *arguments, **settings: scores["6"])
+
+
+@pytest.mark.parametrize(
+    ("scores", "masks", "told"),
+    [
+        ({"1": 0.2, "4": 0.3, "5": 0.4, "6": 0.5}, "5_masks_boundary_0.25_crf", "...: better"),
+        (
+            {"1": 0.2, "4": 0.1, "5": 0.3, "6": 0.2},
+            "5_masks_none_0.25_crf",
+            "seeds: 0.2000 bits: no better, skipped: the",
+        ),
+        (
+            {"1": 0.2, "4": 0.2, "5": 0.1, "6": 0.2},
+            "5_masks_none_0.25",
+            "0.2000 bits: no better, skipped: the masks with",
+        ),
+    ],
+)
+def test_a_stage_that_is_no_better_is_skipped_and_says_so(
+    scores: dict[str, float],
+    masks: str,
+    told: str,
+    single: Path,
+    blind: Path,
+    settings: MultistageConfig,
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = shutil.copytree(finished, tmp_path / "out")
+    judged(monkeypatch, scores)
+    run = Multistage(single, blind, out, change(settings, skip=True), device="cpu", progress=False)
+    run_multistage(run, score=None, evaluate=None)
+    assert run.masks.name == masks and run.segmenter_folder.name == masks.replace("5_masks", "6_deeplabv3+")
+    lines = (out / "stages.txt").read_text().splitlines()
+    assert len(lines) == 3 and any(told.removeprefix("...") in line for line in lines)
+    assert [line.endswith(": better") for line in lines] == [
+        scores["4"] > scores["1"],
+        scores["5"] > max(scores["1"], scores["4"] if "boundary" in masks else 0),
+        scores["6"] > scores["5"],
+    ]
+
+
+def test_confident_labels_follow_the_seeds_own_threshold(
+    single: Path, blind: Path, settings: MultistageConfig, finished: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(finished, tmp_path / "out")
+    theta, _ = seed_information(VocDataset(blind, "train"), finished / "1_seeds", progress=False).best()
+
+    def thresholds(**stages: Any) -> tuple[float, float]:
+        return Multistage(single, blind, out, change(settings, **stages), device="cpu", progress=False).label_thresholds
+
+    assert thresholds() == (0.3, 0.05)
+    assert thresholds(foreground=None, background=None) == pytest.approx((theta + 0.15, max(0, theta - 0.10)))
+    assert thresholds(foreground=None, margins=(0.2, 0.1)) == pytest.approx((theta + 0.2, 0.05))
+    assert thresholds(foreground=None, background=None, margins=(0.9, 0.9)) == (0.95, 0.0)
+    message = error_of(lambda: thresholds(foreground=None, background=0.99))
+    assert message.startswith("background, foreground: expected background < foreground, got 0.99, ")
 
 
 # what is refused
@@ -347,6 +432,6 @@ def test_without_a_threshold_it_is_chosen_without_masks(
     assert run.threshold == chosen and run.masks.name == f"5_masks_boundary_{chosen:g}_crf"
     truth = VocDataset(creatures, "train", masks=True)
     rows = [*run.seed_rows(truth, classes=("zebbo",)), run.mask_row(truth)]
-    assert [row.choice for row in rows] == ["colour", "oracle", "colour", "oracle", "colour"]
+    assert [row.choice for row in rows] == ["colour, high", "oracle", "colour, high", "oracle", "colour, high"]
     seeds = choose_stored_threshold(run.dataset, finished / "1_seeds", progress=False)
     assert [rows[0].threshold, rows[2].threshold, rows[4].threshold] == [seeds, chosen, chosen]

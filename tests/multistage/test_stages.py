@@ -1,6 +1,6 @@
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.inference import multi_scale_maps, restrict_to_tags, segmenter_probabilities
 from rsepm_edu.models.network import SingleStageNetwork, build_network
 from rsepm_edu.models.segmenters import build_segmenter
+from rsepm_edu.multistage.reach import scaled_walk
 from rsepm_edu.multistage.stages import (
     write_predictions,
     write_pseudo_masks,
@@ -22,7 +23,7 @@ from rsepm_edu.multistage.stages import (
     write_walk_labels,
     write_walked_seeds,
 )
-from rsepm_edu.multistage.walk import WalkConfig, build_walk_network, walk_labels
+from rsepm_edu.multistage.walk import Kind, WalkConfig, build_walk_network, walk_labels
 
 CPU = torch.device("cpu")
 
@@ -117,8 +118,36 @@ def test_seeds_walk_as_the_network_lets_them(kind: Any, dataset: VocDataset, see
         seed = read_seed(seeds / f"{name}.npz")[None]
         walked = network.walk(normalise(image), seed, radius=3, steps=4)[0]
         stored = read_seed(tmp_path / f"{name}.npz")
-        torch.testing.assert_close(stored, walked / walked.amax(), atol=1e-3, rtol=0)
-        assert float(stored.amax()) == 1 and torch.equal(stored.flatten(1).any(1), seed[0].flatten(1).any(1))
+        torch.testing.assert_close(stored, walked / walked.amax() * seed.amax(), atol=1e-3, rtol=0)
+        assert torch.equal(stored.flatten(1).any(1), seed[0].flatten(1).any(1))
+
+
+def test_a_seed_without_a_step_is_the_seed(dataset: VocDataset, tmp_path: Path) -> None:
+    """The lower its greatest value, the more a division by it would change."""
+    generator = torch.Generator().manual_seed(1)
+    for name in dataset.names:
+        seed = 0.6 * torch.rand(len(dataset.classes), 64, 64, generator=generator)
+        write_seed(tmp_path / "seeds" / f"{name}.npz", seed)
+    for kind in get_args(Kind):
+        network = build_walk_network(WalkConfig(backbone="creatures", weights="none"), kind).eval()
+        write_walked_seeds(network, dataset, tmp_path / "seeds", tmp_path / kind, steps=0, scaled=True, progress=False)
+        for name in dataset.names:
+            assert torch.equal(
+                read_seed(tmp_path / kind / f"{name}.npz"), read_seed(tmp_path / "seeds" / f"{name}.npz")
+            )
+
+
+def test_a_scaled_walk_is_one_over_the_same_share_of_the_picture(
+    dataset: VocDataset, seeds: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    network = build_walk_network(WalkConfig(backbone="creatures", weights="none"), "boundary").eval()
+    write_walked_seeds(network, dataset, seeds, tmp_path / "scaled", scaled=True, progress=False)
+    radius, steps = scaled_walk(5, 256, 32 / (375 / 4))  # pictures of 64 pixels at stride 2
+    write_walked_seeds(network, dataset, seeds, tmp_path / "by_hand", radius=radius, steps=steps, progress=False)
+    for name in dataset.names:
+        assert torch.equal(*(read_seed(tmp_path / folder / f"{name}.npz") for folder in ("scaled", "by_hand")))
+    assert (radius, steps) == (2, 244)
 
 
 def test_a_picture_without_classes_walks_nowhere_and_is_background(dataset: VocDataset, tmp_path: Path) -> None:

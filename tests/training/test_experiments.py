@@ -73,6 +73,15 @@ def test_methods_branch_off_a_shorter_one_bit_for_bit(tiny: TrainConfig, creatur
         assert torch.equal(branched.ema[name], weights), name
 
 
+def test_puzzle_cam_that_waits_branches_off_classification(tiny: TrainConfig, creatures: Path, tmp_path: Path) -> None:
+    config = replace(tiny, method="puzzle", mixing="none", puzzle_start=2, epochs=3)
+    branched = train_branch(Experiment(config, creatures, progress=False), tmp_path, ("puzzle", "none"), progress=False)
+    assert {path.parent.name for path in tmp_path.glob("*/last.pt")} == {"cam", "puzzle"}
+    train(config, creatures, tmp_path / "whole", progress=False)
+    expected = load_checkpoint(tmp_path / "whole" / "last.pt")
+    assert all(torch.equal(branched.ema[name], value) for name, value in expected.ema.items())
+
+
 def test_a_finished_branch_is_not_trained_again(
     tiny: TrainConfig, creatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -512,6 +512,22 @@ def test_a_run_of_puzzle_cam_has_a_weight_that_grows(
     assert rows[3]["losses"]["puzzle"] > 0
 
 
+def test_puzzle_cam_may_wait_for_the_classifier_to_learn(
+    tiny: TrainConfig, creatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alphas: list[tuple[bool, float]] = []
+    step = Trainer.step
+
+    def record(self: Trainer, images: Any, tags: Any, phase: Phase, *, alpha: float, **settings: Any) -> Any:
+        alphas.append((phase.puzzle, alpha))
+        return step(self, images, tags, phase, alpha=alpha, **settings)
+
+    monkeypatch.setattr(Trainer, "step", record)
+    run(replace(tiny, method="puzzle", mixing="none", puzzle_start=2), creatures, tmp_path)
+    assert [alpha for puzzle, alpha in alphas if puzzle] == [0, 2, 4, 4]
+    assert [row["phase"] for row in lines(tmp_path)] == ["cam", "cam", "puzzle", "puzzle"]
+
+
 @pytest.mark.parametrize("backbone", ["mobilenet_v2", "resnet18"])
 def test_puzzle_cam_trains_other_networks_too(tiny: TrainConfig, backbone: str) -> None:
     config = replace(tiny, backbone=backbone, method="puzzle", mixing="none")

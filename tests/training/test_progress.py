@@ -48,13 +48,22 @@ def test_presets_reach_their_method() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "epochs", "ends_in"), [("rs", 1, "cam"), ("rs+epm", 2, "rs"), ("rs", 2, None), ("cam", 1, None)]
+    ("method", "epochs", "ends_in"),
+    [
+        ("rs", 1, "cam"),
+        ("rs+epm", 2, "rs"),
+        ("rs", 2, None),
+        ("cam", 1, None),
+        ("puzzle", 1, "cam"),
+        ("puzzle", 2, None),
+    ],
 )
 def test_a_schedule_that_is_too_short_is_refused(
     tiny: TrainConfig, method: str, epochs: int, ends_in: str | None
 ) -> None:
     name, _, mixing = method.partition("+")
     config = replace(tiny, method=name, mixing=mixing or "none", epochs=epochs)
+    config = replace(config, puzzle_start=1) if name == "puzzle" else config
     if ends_in is None:
         return expect_method_reached(config)
     with pytest.raises(UserError, match=f"epochs: expected enough to reach .* got {epochs}, which end in {ends_in};"):

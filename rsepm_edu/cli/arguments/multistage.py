@@ -10,16 +10,24 @@ from rsepm_edu.cli.arguments.known import HEADS, SEED_MAPS, STAGE_PRESETS, WALKS
 def add_command(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     parser.description = (
-        "Makes pseudo masks with a checkpoint of train (seeds, random walk, background score, dense CRF) and trains a "
+        "Makes pseudo masks with a run of train (seeds, random walk, background score, dense CRF) and trains a "
         "DeepLab on them. Each stage has a folder below OUT; given again, the command goes on where it stopped. No "
-        "training sees a true mask; only the scores at the end do."
+        "training sees a true mask; only the scores at the end do, where there are masks. All thresholds are chosen "
+        "without masks, and a stage whose mask-free score is no better than that of what it got is skipped, with a "
+        "line that says so."
     )
     parser.epilog = "rsepm-edu settings --multistage lists the settings for --set, with their meaning"
-    parser.add_argument("checkpoint", type=Path, help="a last.pt of train")
-    parser.add_argument("--preset", required=True, help=f"settings to start from: {', '.join(STAGE_PRESETS)}")
-    parser.add_argument("--root", type=Path, help="VOC devkit (holds JPEGImages); default for creatures-cpu: Creatures")
+    parser.add_argument("checkpoint", type=Path, metavar="RUN", help="a folder of train, or a last.pt in one")
+    parser.add_argument(
+        "--preset", help=f"settings to start from: {', '.join(STAGE_PRESETS)} (default: by the run and the pictures)"
+    )
+    parser.add_argument(
+        "--root", type=Path, help="VOC devkit (holds JPEGImages); default for Creatures' networks: Creatures"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of the run; the same one to go on")
-    parser.add_argument("--split", help="pictures with tags that get pseudo masks (default: by the preset)")
+    parser.add_argument(
+        "--split", help="pictures with tags that get pseudo masks (default: by the preset, else the run's, or train)"
+    )
     parser.add_argument(
         "--map", choices=SEED_MAPS, help="seed: cam, or decoder (default: decoder where one was trained)"
     )
@@ -42,6 +50,12 @@ def add_command(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--evaluate", metavar="SPLIT", help="score the segmenter there; none: do not (default: val, with masks)"
+    )
+    parser.add_argument(
+        "--skip",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="leave out a walk or a CRF that does not raise the mask-free score (default: yes)",
     )
     add_changes(parser, "--set walk.epochs=2 --set segmentation.epochs=5")
     add_common(parser)

@@ -1,0 +1,91 @@
+"""Puzzle-CAM on photographs: what α does, and a beginning after the classifier has learnt.
+
+    python data_scripts/try_puzzle.py --alphas 0 1 1.25 2 4 --start 3 --threads 1 --out results/voc_sample_puzzle_alpha
+
+With α = 0 the pieces' tags are learnt but not their maps' agreement. All runs are those of voc-sample-cpu; they share
+their first epochs with classification alone. Scored: the CAM on the masks of train, at θ by colour and at the oracle's.
+A stopped script goes on.
+"""
+
+import argparse
+import json
+import shlex
+import shutil
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from make_results import make_experiment
+
+from rsepm_edu.errors import UserError
+from rsepm_edu.evaluation import tables
+from rsepm_edu.evaluation.tables import Row
+from rsepm_edu.files import atomic_write_text
+from rsepm_edu.training.config import Method
+from rsepm_edu.training.experiments import Experiment, train_branch
+
+
+def main() -> int:
+    """Run from the root of the repository."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--alphas", type=float, nargs="+", default=[0, 1, 1.25, 2, 4], help="greatest weights")
+    parser.add_argument("--start", type=int, default=3, help="the epoch that Puzzle-CAM begins with (default: 3)")
+    parser.add_argument("--epochs", type=int, help="of every run (default: the preset's)")
+    parser.add_argument("--freeze", type=int, help="backbone stages that keep their weights (default: the preset's)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--pictures", type=int, help="score only so many (default: all with masks)")
+    parser.add_argument("--runs", type=Path, default=Path("runs/results/puzzle_alpha"), help="checkpoints")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads (default: all)")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    try:
+        base = make_experiment("voc-sample", options.seed, progress=sys.stderr.isatty())
+        config = replace(base.config, epochs=options.epochs or base.config.epochs, puzzle_start=options.start)
+        if options.freeze is not None:
+            config = replace(config, freeze_stages=options.freeze)
+        base = replace(base, config=config, pictures=options.pictures)
+        rows = cam_rows(base, "CAM", options.runs)
+        for alpha in options.alphas:
+            out = options.runs / f"alpha_{alpha:g}"
+            if options.start and not (out / "cam").exists():
+                shutil.copytree(options.runs / "cam", out / "cam")
+            later = replace(base, config=replace(config, method="puzzle", mixing="none", puzzle_alpha=alpha))
+            rows += cam_rows(later, f"Puzzle-CAM, α = {alpha:g}, from epoch {options.start}", out)
+            write(rows, base, options)
+            print(tables.text(rows), flush=True)
+    except UserError as error:
+        print(f"{Path(__file__).name}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def cam_rows(experiment: Experiment, name: str, out: Path) -> list[Row]:
+    """Train, unless that is done, and score the CAM without what SCG and PAMR make of it."""
+    method: Method = "puzzle" if experiment.config.method == "puzzle" else "cam"
+    network = train_branch(experiment, out, (method, "none"), progress=experiment.progress).build_network()
+    rows = experiment.rows(network, method)
+    return [replace(row, method=name) for row in rows if row.method in ("CAM", "Puzzle-CAM")]
+
+
+def write(rows: list[Row], experiment: Experiment, options: argparse.Namespace) -> None:
+    """Write the folder of the results with one log of all runs."""
+    lines = [
+        json.dumps({"run": str(path.parent.relative_to(options.runs)), **json.loads(line)})
+        for path in [options.runs / "cam/log.jsonl", *sorted(options.runs.glob("alpha_*/puzzle/log.jsonl"))]
+        for line in path.read_text("utf-8").splitlines()
+    ]
+    log = options.runs / "all.jsonl"
+    atomic_write_text(log, "".join(f"{line}\n" for line in lines))
+    settings = asdict(experiment.config) | {"weights": Path(experiment.config.weights).name}
+    words = ["python", f"data_scripts/{Path(__file__).name}", "--alphas", *(f"{alpha:g}" for alpha in options.alphas)]
+    words += ["--start", str(options.start), "--seed", str(options.seed), "--threads", str(options.threads)]
+    for option in ("epochs", "freeze", "pictures"):
+        value = getattr(options, option)
+        words += [] if value is None else [f"--{option}", str(value)]
+    tables.write_results(options.out, rows, command=shlex.join(words), config=settings, log=log)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
