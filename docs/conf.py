@@ -232,3 +232,6 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", _add_example, priority=600)  # after napoleon
     app.connect("autodoc-skip-member", _skip_member)
     app.add_html_math_renderer("mathml", (_inline_math, None), (_block_math, None))
+
+
+html_use_index = False  # the search finds the same in less

@@ -51,14 +51,17 @@ def draw(page: str, folder: Path) -> None:
 
 
 def webp(image: Image.Image) -> bytes:
-    """A tile in few bytes: a drawing, on one ground or in few colours, with sharp lines; else as a photograph."""
-    buffer = io.BytesIO()
+    """A tile in few bytes: as a photograph, or with sharp lines where that takes no more."""
     pixels = np.asarray(image)
     ground = (pixels == pixels[0, -1]).all(axis=2).mean()
     if ground > 0.5 and image.getcolors(256) is None:
         image = image.quantize(64, dither=Image.Dither.NONE).convert("RGB")
-    image.save(buffer, format="WEBP", lossless=image.getcolors(256) is not None, quality=45, method=4)
-    return buffer.getvalue()
+    packed = []
+    for lossless in (False, True) if image.getcolors(256) is not None else (False,):
+        buffer = io.BytesIO()
+        image.save(buffer, format="WEBP", lossless=lossless, quality=30, method=4)
+        packed.append(buffer.getvalue())
+    return min(packed, key=len)
 
 
 def html(page: str, folder: Path) -> str:

@@ -29,4 +29,5 @@ def phase_of(config: TrainConfig, epoch: int) -> Phase:
     """The phase of an epoch, counted from 0."""
     refine = config.method == "rs" and epoch >= config.rs_start
     mixing = config.mixing if refine and epoch >= config.mix_start else "none"
-    return Phase(refine, mixing, puzzle=config.method == "puzzle" and epoch >= config.puzzle_start)
+    puzzle = config.method == "puzzle" and epoch >= config.puzzle_start
+    return Phase(refine, mixing, puzzle=puzzle)

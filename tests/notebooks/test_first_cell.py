@@ -56,7 +56,7 @@ def test_where_nothing_can_be_reached_it_says_so_in_one_line(first_cell):
     assert "pip install -qqq git+https://github.com/rsepm-edu/rsepm-edu" in said
     outcome = said.split("OUTCOME ")[1]
     assert outcome.startswith(
-        "SystemExit rsepm_edu is missing, and https://github.com/rsepm-edu/rsepm-edu could not be"
+        "SystemExit rsepm_edu is missing, and https://github.com/rsepm-edu/rsepm-edu cannot be installed"
     )
     assert outcome.count("\n") == 1
     assert "Traceback" not in said
