@@ -22,7 +22,7 @@ CREATURES_PUZZLE = "creatures_puzzle"
 """creatures_cam, and eight more epochs with Puzzle-CAM's losses."""
 
 CREATURES_RS = "creatures_rs"
-"""creatures_cam, and twelve epochs of RecurSeed; the only one whose decoder is trained."""
+"""creatures_cam, and eight epochs of RecurSeed; the only one whose decoder is trained."""
 
 
 def save_lesson_network(
