@@ -93,8 +93,8 @@ CONFIGS: dict[str, TrainConfig] = {
         epochs=16,
         rs_start=8,
         scg_threshold=0.30,
-        certain=0.35,
-        uncertain=0.10,
+        certain=0.30,
+        uncertain=0.05,
         pamr_stride=2,
     ),
 }
@@ -202,7 +202,7 @@ def make(name: str, folder: Path) -> None:
             save_checkpoint(Path(run) / LAST, trainer.checkpoint())
             if recorder is not None:
                 recorder(trainer)
-        network = train(config, root, run, resume=name in GO_ON, device="cpu", on_epoch=on_epoch)
+        network = train(config, root, run, resume=name in GO_ON, device="cpu", on_epoch=on_epoch, progress=False)
     path = folder / f"{name}.pt"
     save_lesson_network(path, network, backbone=config.backbone, decoder=config if refines else None)
     record: dict[str, Any] = {

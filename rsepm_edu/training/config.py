@@ -246,9 +246,9 @@ PRESETS: dict[str, TrainConfig] = {
         # What its pretext has taught it goes when the whole of it learns five classes from 1,000 pictures: then SCG
         # no longer spreads from heads to bodies. ORACLE: compared on masks of `train`.
         freeze_stages=3,
-        epochs=16,
-        rs_start=6,
-        mix_start=12,
+        epochs=14,
+        rs_start=5,
+        mix_start=10,
         optimizer="adamw",
         learning_rate=1e-3,
         weight_decay=0.01,
@@ -256,8 +256,8 @@ PRESETS: dict[str, TrainConfig] = {
         ema_decay=0.99,
         # ORACLE: compared on masks of `train`.
         scg_threshold=0.30,
-        certain=0.35,
-        uncertain=0.10,
+        certain=0.30,
+        uncertain=0.05,
         pamr_stride=2,
         size=96,
         crop="zoom",
