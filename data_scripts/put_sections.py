@@ -1,4 +1,4 @@
-"""Put the sections that all lessons share into the notebooks: opening, mistakes, one page, quiz, experiment, drawings.
+"""Put what all lessons share into the notebooks: first cell, opening, mistakes, one page, quiz, experiment, drawings.
 
 They are written in notebooks/sections/NN.md, where a quiz is a list that GitHub shows as it is:
 
@@ -10,11 +10,14 @@ They are written in notebooks/sections/NN.md, where a quiz is a list that GitHub
 In a notebook each option unfolds to its reason. That is plain HTML (``<details>``) in a text cell: JupyterLab, Colab
 and the site show it alike, without a kernel and without a network, which no widget does.
 
+Below its title a notebook shows notebooks/sections/NN.png, see draw_openings.py; the file travels in the cell.
+
 Run again, the script replaces what it put there before. Cells of code and their outputs are kept as they are; those
 that show a drawing get its picture as output.
 """
 
 import argparse
+import base64
 import re
 from html import escape
 from pathlib import Path
@@ -109,6 +112,56 @@ def put(notebook: Any, lesson: str, sections: dict[str, str]) -> None:
     notebook.cells = result
 
 
+OPENING = re.compile(r'<img src="attachment:[^>]*>\n\n')
+HIGHEST = 400
+"""Pixels of the first picture, so that the first words are on the first screen too."""
+
+
+def open_with_drawing(notebook: Any, lesson: str) -> None:
+    """Put a lesson's first picture below its title.
+
+    Args:
+        notebook: changed in place.
+        lesson: its number.
+    """
+    png = (SECTIONS / f"{lesson}.png").read_bytes()
+    height = min(HIGHEST, int.from_bytes(png[20:24]) // 2)  # drawn twice as large
+    name, alt = f"flow_{lesson}.png", escape(show_drawing(f"flow_{lesson}").alt)
+    first = notebook.cells[0]
+    title, badge, rest = OPENING.sub("", first.source).split("\n\n", 2)
+    first.source = f'{title}\n\n{badge}\n\n<img src="attachment:{name}" height="{height}" alt="{alt}">\n\n{rest}'
+    first.attachments = {name: {"image/png": base64.b64encode(png).decode()}}
+
+
+FIRST = """import sys
+
+sys.path.append("..")  # a clone or an unpacked ZIP holds the package
+try:
+    from rsepm_edu.course.start import start
+except ModuleNotFoundError:
+    # On Colab: this adds the package; torch and numpy stay as they are.
+    %pip install -qqq git+https://github.com/rsepm-edu/rsepm-edu
+    try:
+        from rsepm_edu.course.start import start
+    except ModuleNotFoundError as error:
+        raise SystemExit(
+            f"{error.name} is missing, and https://github.com/rsepm-edu/rsepm-edu "
+            "cannot be installed: use a network, or make lab in a clone"
+        ) from None
+"""
+"""What the first cell of code begins with; only its last line is the lesson's own."""
+
+
+def put_first_lines(notebook: Any) -> None:
+    """Let a lesson find the package beside it, or get it, or say in one line that neither can be.
+
+    Args:
+        notebook: changed in place; the output of the cell is kept.
+    """
+    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    first.source = f"{FIRST}\n{first.source[first.source.index('course = start(') :]}"
+
+
 def _split(cells: list[Any], heading: str) -> list[Any]:
     """Cells of which the one with the heading begins with it."""
     result = []
@@ -150,6 +203,8 @@ def main() -> None:
         [target] = (ROOT / "notebooks").glob(f"{lesson}_*.ipynb")
         notebook = nbformat.read(target, as_version=4)
         put(notebook, lesson, sections_of(path.read_text(encoding="utf-8")))
+        open_with_drawing(notebook, lesson)
+        put_first_lines(notebook)
         nbformat.write(notebook, target)
         print(target.name)
 

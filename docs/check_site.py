@@ -3,6 +3,7 @@
 python docs/check_site.py site
 """
 
+import json
 import re
 import sys
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from urllib.parse import unquote, urlsplit
 
 # What a browser loads by itself, and the attribute that says from where. A plain link may lead into the network.
 LOADED = dict.fromkeys(("img", "script", "iframe", "source", "video", "audio", "embed"), "src")
+MOST = 25e6
+"""Bytes of a whole site."""
 STYLE_URL = re.compile(r"""(?:url\(|@import\s+)\s*["']?(?!data:|#)([^"')\s;]+)""")
 
 
@@ -23,6 +26,8 @@ class Page(HTMLParser):
     links: list[str] = field(default_factory=list)
     loads: list[str] = field(default_factory=list)
     anchors: set[str] = field(default_factory=set)
+    told: str | None = None
+    """What stands in the script of data that is being read: an explorer's, which names its tiles."""
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -37,6 +42,19 @@ class Page(HTMLParser):
             self.loads.append(values.get("href", ""))
         elif LOADED.get(tag) in values:
             self.loads.append(values[LOADED[tag]])
+        elif tag == "script" and values.get("type") == "application/json":
+            self.told = ""
+
+    def handle_data(self, data: str) -> None:
+        """Called for text."""
+        if self.told is not None:
+            self.told += data
+
+    def handle_endtag(self, tag: str) -> None:
+        """Called at the end of an element."""
+        if tag == "script" and self.told is not None:
+            self.loads += json.loads(self.told)["tiles"]
+            self.told = None
 
 
 @cache
@@ -61,7 +79,8 @@ def problems(site: Path) -> list[str]:
         for address in STYLE_URL.findall(path.read_text(encoding="utf-8")):
             if why := _wrong_load(path, address):
                 found.append(f"{path.relative_to(site)}: {address}: {why}")
-    return found
+    size = sum(path.stat().st_size for path in site.rglob("*") if path.is_file())
+    return found if size <= MOST else [*found, f"{site}: expected at most {MOST / 1e6:.0f} MB, got {size / 1e6:.1f} MB"]
 
 
 def _wrong_link(page: Path, link: str) -> str | None:

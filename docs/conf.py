@@ -1,18 +1,22 @@
 """The reader's site: `make site`. Pages are the Markdown files and notebooks of the repository, as they are stored.
 
-No lesson is run and nothing is fetched: outputs come from the notebooks, formulas become MathML while the site is
-built. What is run are the short examples of the API pages, in docs/examples.
+Nothing is fetched: outputs come from the notebooks, formulas become MathML while the site is built. What is run are the
+short examples of the API pages, in docs/examples, and of each lesson the few lines that its explorer needs (see
+`moving`), so that it moves on a page without a kernel.
 """
 
 import inspect
 import os
 import re
 import runpy
+import shutil
 import sys
 import tomllib
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
 from html import escape
 from io import StringIO
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -25,11 +29,14 @@ from sphinx.util import logging
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-from docs.lessons import cards, download, lessons, page_of, thumbnail  # noqa: E402
+from docs import moving  # noqa: E402
+from docs.formulas import FORMULAS  # noqa: E402
+from docs.lessons import cards, download, figures, lessons, page_of, thumbnail  # noqa: E402
 
 _PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 REPOSITORY = _PROJECT["urls"]["Repository"]
 EXAMPLES, PICTURES = ROOT / "docs" / "examples", ROOT / "docs" / "api" / "pictures"
+EXPLORERS = ROOT / "docs" / "api" / "explorers"
 _log = logging.getLogger(__name__)
 
 project = _PROJECT["name"]
@@ -45,7 +52,7 @@ nitpicky = False
 
 # Lessons
 nb_execution_mode = "off"
-# A live view has no kernel here; the figure beside it in the notebook is shown.
+# A live view has no kernel here: see `moving`.
 nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]
 nb_ipywidgets_js: dict[str, Any] = {}
 nb_code_prompt_show, nb_code_prompt_hide = "Show the code", "Fold the code"
@@ -72,7 +79,7 @@ html_title = "From image tags to masks"
 # With a font that has a MATH table, for devices that bring none: brackets grow with what they hold.
 html_static_path = ["static", f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSerif.ttf"]
 html_css_files = ["site.css"]
-html_js_files = [("enlarge.js", {"defer": "defer"})]
+html_js_files = [("enlarge.js", {"defer": "defer"}), ("explorers.js", {"defer": "defer"})]
 html_theme_options = {
     "top_of_page_buttons": [],
     "footer_icons": [{"name": "The repository", "url": REPOSITORY, "html": "Repository", "class": ""}],
@@ -107,16 +114,20 @@ def _adapt_links(app: Sphinx, page: str, source: list[str]) -> None:
     text = source[0].replace("{{ lessons }}", cards()) if page == root_doc else source[0]
     for lesson in lessons():
         if page == f"notebooks/{lesson.page}":
-            text = page_of(lesson, text, REPOSITORY)
+            text = page_of(lesson, text, REPOSITORY, moving.html(lesson.page, EXPLORERS / lesson.page))
     source[0] = _LINK.sub(adapted, text)
 
 
 def _add_files(app: Sphinx, error: Exception | None) -> None:
-    """What pages name and Sphinx does not copy: the lessons' thumbnails, and the notebooks to run."""
+    """What pages name and Sphinx does not copy: thumbnails, figures, explorers' tiles, and the notebooks to run."""
     if error is None:
-        for folder in ("thumbnails", "downloads"):
+        for folder in ("thumbnails", "downloads", "figures"):
             (Path(app.outdir) / folder).mkdir(exist_ok=True)
+        tiles = Path(app.outdir) / "explorers"
+        shutil.copytree(EXPLORERS, tiles, ignore=shutil.ignore_patterns("*.json"), dirs_exist_ok=True)
         for lesson in lessons():
+            for name, png in figures(lesson):
+                (Path(app.outdir) / "figures" / name).write_bytes(png)
             (Path(app.outdir) / "thumbnails" / f"{lesson.page}.png").write_bytes(thumbnail(lesson))
             (Path(app.outdir) / "downloads" / f"{lesson.page}.ipynb").write_text(download(lesson), encoding="utf-8")
 
@@ -154,9 +165,26 @@ def _draw_examples(_: Sphinx) -> None:
             drawn.with_suffix(".txt").write_text(f"{figure!r}\n{said.getvalue()}", encoding="utf-8")
 
 
+def _draw_explorers(_: Sphinx) -> None:
+    """Every state of the lessons' explorers, two lessons at a time, where the notebook is newer than what is there."""
+    drawn = {lesson.page: EXPLORERS / lesson.page for lesson in lessons()}
+    old = [
+        page
+        for page, folder in drawn.items()
+        if not (folder / "frames.json").is_file()
+        or (folder / "frames.json").stat().st_mtime < (ROOT / "notebooks" / f"{page}.ipynb").stat().st_mtime
+    ]
+    for page in old:
+        shutil.rmtree(drawn[page], ignore_errors=True)
+    with ProcessPoolExecutor(2, get_context("spawn")) as workers:
+        list(workers.map(moving.draw, old, [drawn[page] for page in old]))
+
+
 def _add_example(_: Sphinx, kind: str, name: str, member: Any, options: Any, lines: list[str]) -> None:
-    """Formula, example and picture below the docstring of a function that has an example."""
+    """Below a docstring its formula; for a function that has an example, that and its picture too."""
     path = EXAMPLES / f"{name}.py"
+    if name in FORMULAS:
+        lines += ["", ".. rubric:: Formula", "", ".. math::", "", f"   {FORMULAS[name]}", ""]
     if not path.is_file():
         return
     formula, code = re.fullmatch(r'r"""(.*?)"""\n+(.*)', path.read_text(encoding="utf-8"), re.DOTALL).groups()  # type: ignore[union-attr]
@@ -199,6 +227,7 @@ def setup(app: Sphinx) -> None:
     app.connect("source-read", _adapt_links)
     app.connect("build-finished", _add_files)
     app.connect("builder-inited", _draw_examples)
+    app.connect("builder-inited", _draw_explorers)
     app.connect("autodoc-process-docstring", _plain_bars)
     app.connect("autodoc-process-docstring", _add_example, priority=600)  # after napoleon
     app.connect("autodoc-skip-member", _skip_member)

@@ -4,7 +4,9 @@ import base64
 import io
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 WIDGET = "application/vnd.jupyter.widget-view+json"
 _ROW = re.compile(r"^\| (\d\d) \| \[(.+?)\]\((.+?)\.ipynb\) \| (.+?) \| (\d+) \|", re.MULTILINE)
+_ATTACHED = re.compile(r'<img src="attachment:[^>]*>\n\n')
 _BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\((https:[^)]*)\)")
 
 
@@ -80,19 +83,76 @@ def cards() -> str:
     )
 
 
-def page_of(lesson: Lesson, source: str, repository: str) -> str:
-    """The notebook as the site shows it: buttons for the badge, a picture on the first screen, alt texts."""
+def page_of(lesson: Lesson, source: str, repository: str, explorer: str = "") -> str:
+    """The notebook as the site shows it: buttons for the badge, a picture on the first screen, alt texts.
+
+    Args:
+        lesson: whose notebook it is.
+        source: the notebook.
+        repository: its address.
+        explorer: HTML for the live view, which has no kernel here; without it the view's still stays.
+    """
     notebook = json.loads(source)
     for i, cell in enumerate(notebook["cells"]):
         if cell["cell_type"] == "markdown":
             text = "".join(cell["source"])
-            cell["source"] = _opened(lesson, text, repository) if i == 0 else text
+            cell["source"] = _opened(lesson, _ATTACHED.sub("", text), repository) if i == 0 else text
+            cell.pop("attachments", None)  # the site has a first picture of its own
             continue
         for output in cell["outputs"]:
-            if "image/png" in output.get("data", {}):
-                said = "".join(output["data"].get("text/plain", ""))
-                cell["metadata"].setdefault("mystnb", {})["image"] = {"alt": said.strip("<>") or "figure"}
+            data = output.get("data", {})
+            said = "".join(data.get("text/plain", "")).strip("<>") or "figure"
+            parts = output.get("metadata", {}).get("image/png", {}).get("parts")
+            if WIDGET in data and explorer:
+                output["data"] = {"text/html": explorer, "text/plain": said}
+            elif parts:
+                name = _file_name(base64.b64decode(data["image/png"]))
+                output["data"] = {"text/html": in_tiles(f"../figures/{name}", said, parts), "text/plain": said}
+                output["metadata"] = {}
+            elif "image/png" in data:
+                cell["metadata"].setdefault("mystnb", {})["image"] = {"alt": said}
     return json.dumps(notebook, ensure_ascii=False)
+
+
+def figures(lesson: Lesson) -> Iterator[tuple[str, bytes]]:
+    """File name and PNG of the figures that `page_of` shows in tiles."""
+    for cell in lesson.notebook["cells"]:
+        for output in cell.get("outputs", []):
+            if "parts" in output.get("metadata", {}).get("image/png", {}):
+                png = base64.b64decode(output["data"]["image/png"])
+                yield _file_name(png), png
+
+
+def _file_name(png: bytes) -> str:
+    return f"{sha256(png).hexdigest()[:16]}.png"
+
+
+def in_tiles(address: str, said: str, parts: dict[str, Any]) -> str:
+    """A figure as HTML: whole where there is room for it, else tile by tile, each cut out of the same file.
+
+    Args:
+        address: of the PNG.
+        said: what it shows, in words.
+        parts: of a figure, see `rsepm_edu.viz.panels`.
+    """
+    tiles, row = [], ""
+    for tile in parts["tiles"]:
+        if tile["row"] != row:
+            row = tile["row"]
+            tiles.append(f'<p class="tile-row">{escape(row)}</p>')
+        x, y, w, h = tile["box"]
+        name = escape(" ".join(tile["name"].split()))
+        tiles.append(
+            f'<figure class="tile" style="--x:{x};--y:{y};--w:{w};--h:{h}"><span><img src="{address}" loading="lazy" '
+            f'alt="{name}{f", {escape(row)}" if row else ""}"></span><figcaption>{name}</figcaption></figure>'
+        )
+    squares = (
+        f'<span><i style="background:{colour}"></i> {escape(name)}</span>' for name, colour in parts["legend"].items()
+    )
+    return (
+        f'<div class="in-tiles {parts["kind"]}"><img class="whole" src="{address}" alt="{escape(said)}">'
+        f'<div class="tiles">{"".join(tiles)}</div><p class="tile-legend">{" ".join(squares)}</p></div>'
+    )
 
 
 def _opened(lesson: Lesson, text: str, repository: str) -> str:

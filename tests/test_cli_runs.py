@@ -190,8 +190,8 @@ def test_lab_opens_the_lessons_of_the_checkout(monkeypatch: pytest.MonkeyPatch) 
     started: list[list[str]] = []
     monkeypatch.setattr(lab.subprocess, "Popen", lambda c: started.append(c) or SimpleNamespace(wait=lambda: 3))
     assert cli.main(["lab", "--no-browser", "--port", "9999"]) == 3
-    folder = Path(__file__).parents[1] / "notebooks"
-    assert started == [[sys.executable, "-m", "jupyterlab", str(folder), "--no-browser", "--port", "9999"]]
+    places = [f"--ServerApp.root_dir={Path(__file__).parents[1]}", "--LabApp.default_url=/lab/tree/notebooks"]
+    assert started == [[sys.executable, "-m", "jupyterlab", *places, "--no-browser", "--port", "9999"]]
 
 
 def test_lab_says_what_is_missing(

@@ -17,7 +17,9 @@ def run(options: argparse.Namespace) -> int:
     folder = notebooks(CHECKOUT, Path.cwd())
     if importlib.util.find_spec("jupyterlab") is None:
         raise UserError("jupyterlab: expected it to be installed, got no such package; pip install 'jupyterlab>=4.1'")
-    command = [sys.executable, "-m", "jupyterlab", str(folder)]
+    # The whole checkout, opened at the lessons: they link to the glossary in docs.
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder.parent}"]
+    command += [f"--LabApp.default_url=/lab/tree/{folder.name}"]
     command += ["--no-browser"] if options.no_browser else []
     command += [] if options.port is None else ["--port", str(options.port)]
     process = subprocess.Popen(command)

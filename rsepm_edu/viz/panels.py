@@ -4,6 +4,7 @@ Nothing here normalises. A map comes in [0, 1] and is drawn on that scale, so th
 pictures can be compared; who wants another scale changes the map first and says so.
 """
 
+import base64
 import io
 import itertools
 import os
@@ -48,12 +49,20 @@ SMALLEST, LARGEST = 1.8, 3.0
 
 
 class _Figure(Figure):
-    """A figure that notebooks show by itself, whichever matplotlib backend is active, and that says what it shows."""
+    """A figure that notebooks show by itself, whichever matplotlib backend is active, and that says what it shows.
+
+    parts: where its tiles lie, in pixels of the PNG, and what their names are; a page for a phone takes it to pieces.
+    """
 
     shown = "figure"
+    parts: Mapping[str, Any] | None = None
 
     def __repr__(self) -> str:
         return self.shown
+
+    def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, str], dict[str, Any]]:
+        data = {"text/plain": self.shown, "image/png": base64.b64encode(self._repr_png_()).decode()}
+        return data, {} if self.parts is None else {"image/png": {"parts": self.parts}}
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -283,18 +292,29 @@ def panel(
     figure = _Figure(figsize=(WIDTH, tall))
     figure.shown = f"pictures: {_listed(columns)}" + (f"; rows: {_listed(titles)}" if titles else "")
     left, top, gap = beside, tall, 0.04  # at the left, where a phone looks first
+    tiles = []
     for r, (cells, called) in enumerate(lines):
         top -= above[r] + heights[r]
         for c, cell in enumerate(cells):
-            place = ((left + c * wide + gap) / WIDTH, top / tall, (wide - 2 * gap) / WIDTH, heights[r] / tall)
-            ax = figure.add_axes(place)
+            x, width = left + c * wide + gap, wide - 2 * gap
+            ax = figure.add_axes((x / WIDTH, top / tall, width / WIDTH, heights[r] / tall))
             _draw(ax, cell)
+            if cell is not None:
+                table, high = len(rows) == len(lines), width * _aspect(cell)
+                tiles.append(
+                    {
+                        "name": columns[c if table else r * across + c],
+                        "row": titles[r if table else 0] if titles is not None else "",
+                        "box": _pixels(x, tall - top - (heights[r] + high) / 2, width, high),
+                    }
+                )
             if called:
                 ax.set_title(called[c], fontsize=10, pad=4)
             if titles is not None and c == 0 and len(rows) == len(lines):
                 ax.set_ylabel(titles[r], fontsize=10)
     if titles is not None and len(rows) < len(lines):
         figure.axes[0].set_ylabel(titles[0], fontsize=10)
+    figure.parts = {"kind": "pictures", "tiles": tiles, "legend": dict(legend or {})}
     if legend is not None:
         figure.legend(
             [Patch(facecolor=colour, edgecolor="0.3") for colour in legend.values()],
@@ -346,10 +366,12 @@ def numbers(tensors: Mapping[str, Array], *, size: float = 0.7) -> Figure:
     figure.shown = f"numbers in coloured squares: {_listed(tensors)}"
     colours, norm = matplotlib.colormaps["RdBu_r"], Normalize(-1.3 * largest, 1.3 * largest)
     top = tall
+    tiles = []
     for line, height in zip(lines, heights, strict=True):
         for name, values, x in line:
             wide, high = size * values.shape[1], size * values.shape[0]
             ax = figure.add_axes(((0.05 + x) / WIDTH, (top - 0.3 - high) / tall, wide / WIDTH, high / tall))
+            tiles.append({"name": name, "row": "", "box": _pixels(0.05 + x, tall - top + 0.3, wide, high)})
             ax.imshow(values, cmap=colours, norm=norm)
             for (row, column), value in np.ndenumerate(values):
                 text = "void" if np.isnan(value) else f"{value + 0.0:.4g}"  # + 0.0: no "-0"
@@ -360,7 +382,13 @@ def numbers(tensors: Mapping[str, Array], *, size: float = 0.7) -> Figure:
             ax.set_xticks([])
             ax.set_yticks([])
         top -= height
+    figure.parts = {"kind": "numbers", "tiles": tiles, "legend": {}}
     return figure
+
+
+def _pixels(*inches: float) -> list[int]:
+    """Left, top, width and height in pixels of a stored figure."""
+    return [round(value * DENSITY) for value in inches]
 
 
 def _listed(names: Iterable[str]) -> str:

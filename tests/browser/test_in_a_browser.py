@@ -206,3 +206,56 @@ def test_the_pages_of_the_lessons_show_their_figures(browser: Browser, width: in
     expect(page.get_by_role("heading", level=1)).to_be_visible()
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
     context.close()
+
+
+def test_explorers_of_the_site_move_without_a_kernel(browser: Browser) -> None:
+    if not (SITE / "index.html").is_file():
+        pytest.skip("the site is not built: make site")
+    context = browser.new_context(viewport={"width": 1280, "height": 844}, offline=True)
+    page = context.new_page()
+    page.set_default_timeout(LONG)
+    for lesson in LESSONS:
+        page.goto((SITE / "notebooks" / f"{lesson}.html").as_uri())
+        explorer = page.locator(".explorer")
+        expect(explorer).to_have_count(1)
+        for control in explorer.locator("input, select").all():
+            if control.is_disabled():
+                continue
+            if control.evaluate("control => control.tagName === 'SELECT'"):
+                control.select_option(index=control.evaluate("control => control.selectedIndex === 0 ? 1 : 0"))
+            else:
+                last = control.evaluate("control => control.value === control.max")
+                control.press("ArrowLeft" if last else "ArrowRight")
+        words, tiles = explorer.locator("figcaption").all_inner_texts(), _sources(explorer)
+        assert explorer.locator("img").evaluate_all(LOADED), lesson
+        page.reload()  # as it began
+        assert _sources(explorer) != tiles, lesson
+        assert explorer.locator("figcaption").all_inner_texts() != words, lesson
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto((SITE / "notebooks" / f"{LESSON}.html").as_uri())
+    tops = page.locator(".explorer img").evaluate_all("images => images.map(i => i.getBoundingClientRect().y)")
+    assert len(tops) == 4 and len(set(tops)) == 2, tops  # two tiles a row on a phone
+    context.close()
+
+
+def test_without_scripts_an_explorer_of_the_site_is_its_still(browser: Browser) -> None:
+    if not (SITE / "index.html").is_file():
+        pytest.skip("the site is not built: make site")
+    context = browser.new_context(java_script_enabled=False, offline=True)
+    page = context.new_page()
+    page.goto((SITE / "notebooks" / f"{LESSON}.html").as_uri())
+    explorer = page.locator(".explorer")
+    expect(explorer.locator("input, select")).to_have_count(0)
+    expect(explorer.locator("figcaption")).to_have_count(4)
+    expect(explorer.locator("figcaption").last).to_contain_text("IoU")
+    boxes = [image.bounding_box() for image in explorer.locator("img").all()]
+    assert all(box is not None and box["width"] > 100 and box["height"] > 100 for box in boxes), boxes
+    context.close()
+
+
+LOADED = "async images => { await Promise.all(images.map(i => i.decode())); return images.every(i => i.naturalWidth) }"
+
+
+def _sources(explorer: Locator) -> list[str]:
+    found: list[str] = explorer.locator("img").evaluate_all("images => images.map(image => image.src)")
+    return found

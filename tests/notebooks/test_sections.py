@@ -1,11 +1,14 @@
 """The sections that all lessons share: written in notebooks/sections, shown in the notebooks."""
 
+import base64
+import io
 import re
 import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "notebooks" / "sections").glob("*.md"))
@@ -74,9 +77,26 @@ def test_a_lesson_shows_its_sections_as_they_are_written(path, sections, put_sec
     stored = nbformat.read(notebook, as_version=4)
     again = nbformat.from_dict(stored)
     put_sections.put(again, path.stem, sections)
-    assert [(cell.source, cell.get("outputs")) for cell in again.cells] == [
-        (cell.source, cell.get("outputs")) for cell in stored.cells
+    put_sections.open_with_drawing(again, path.stem)
+    put_sections.put_first_lines(again)
+    shown = [
+        [(cell.source, cell.get("outputs"), cell.get("attachments")) for cell in one.cells] for one in (again, stored)
     ]
+    assert shown[0] == shown[1]
+
+
+def test_a_lesson_opens_with_its_drawing_as_it_is_now(path):
+    """Where not: python data_scripts/draw_openings.py, then put_sections.py"""
+    import draw_openings
+
+    [notebook] = (ROOT / "notebooks").glob(f"{path.stem}_*.ipynb")
+    first = nbformat.read(notebook, as_version=4).cells[0]
+    title, _, picture = first.source.split("\n\n")[:3]
+    assert title.startswith(f"# {path.stem}") and picture.startswith(f'<img src="attachment:flow_{path.stem}.png"')
+    [png] = first.attachments.values()
+    with Image.open(io.BytesIO(base64.b64decode(png["image/png"]))) as image:
+        assert image.info[draw_openings.SOURCE] == draw_openings.source_of(path.stem)
+        assert int(re.search(r'height="(\d+)"', picture)[1]) <= min(400, image.height // 2)
 
 
 def test_a_folded_quiz_explains_every_option(put_sections):

@@ -1,4 +1,6 @@
+import base64
 import io
+import json
 
 import numpy as np
 import pytest
@@ -350,3 +352,22 @@ def test_ranges_rejects_marks_of_no_row_and_what_is_no_number():
         panels.ranges({}, xlabel="x")
     with pytest.raises(ValueError, match="expected finite values"):
         panels.ranges({"a": [float("nan")]}, xlabel="x")
+
+
+def test_a_figure_says_where_its_tiles_lie():
+    colours = [np.full((10, 10, 3), value, dtype=np.uint8) for value in (40, 90, 140, 190)]
+    for figure in (
+        panels.panel([colours[:2], colours[2:]], ["left", "right"], ["above", "below"]),
+        panels.panel([colours], ["a", "b", "c", "d"], size=3.0),  # goes on in the next line
+    ):
+        data, metadata = figure._repr_mimebundle_()
+        image = np.asarray(Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("RGB"))
+        tiles = metadata["image/png"]["parts"]["tiles"]
+        for tile, colour in zip(tiles, colours, strict=True):
+            x, y, w, h = tile["box"]
+            inside = image[y + 3 : y + h - 3, x + 3 : x + w - 3]
+            assert w > 300 and (inside == colour[0, 0]).all(), tile
+        assert tiles[3]["name"] == ("right" if tiles[3]["row"] else "d")
+    assert tiles[0]["row"] == "" and json.dumps(metadata)
+    shown = panels.numbers({"x": np.eye(2), "y": np.eye(3)})._repr_mimebundle_()[1]["image/png"]["parts"]
+    assert shown["kind"] == "numbers" and [tile["name"] for tile in shown["tiles"]] == ["x", "y"]

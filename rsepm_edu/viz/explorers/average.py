@@ -45,6 +45,13 @@ class AverageExplorer(Explorer):
     in the first steps, by min(decay, (1 + step) / (10 + step))).
     """
 
+    on_pages = {
+        "rate": (0.05, 0.2, 0.5),
+        "power": (0.0, 0.9),
+        "decay": (0.0, 0.9, 0.999),
+        "early": None,
+    }
+
     def __init__(self, *, start: float, target: float, noise: float, steps: int, seed: int) -> None:
         if steps < 8:
             raise ValueError(f"steps: expected at least 8, got {steps}")

@@ -43,6 +43,8 @@ class BudgetExplorer(Explorer):
     powers of two) and `precision` (Dropdown).
     """
 
+    on_pages = {"size": (192, 320, 512), "batch": None, "accumulate": None, "precision": None}
+
     def __init__(self, parameters: int, saved: Mapping[str, float], *, room: float) -> None:
         if not saved:
             raise ValueError("saved: expected bytes of at least one phase, got none")

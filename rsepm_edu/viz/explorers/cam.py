@@ -36,6 +36,8 @@ def cam_explorer(
 class CamExplorer(Explorer):
     """What `cam_explorer` returns. Controls: `choice` (Dropdown) and `threshold` (FloatSlider)."""
 
+    on_pages = {"choice": None, "threshold": tuple(round(0.05 * i, 2) for i in range(1, 20))}
+
     def __init__(
         self,
         image: Array,

@@ -52,6 +52,12 @@ class EdgePredictExplorer(Explorer):
     (SelectionRangeSlider: Canny's low and high).
     """
 
+    on_pages = {
+        "choice": None,
+        "thresholds": tuple((low, high) for low in (0.05, 0.1, 0.3) for high in (0.55, 0.8)),
+        "levels": tuple((low, high) for low in (0, 10, 50) for high in (100, 300)),
+    }
+
     def __init__(
         self,
         image: Array,

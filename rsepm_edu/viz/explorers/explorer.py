@@ -10,10 +10,10 @@ import base64
 import io
 import textwrap
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from html import escape
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import ipywidgets
 import matplotlib
@@ -51,7 +51,12 @@ class Explorer(ABC):
         controls: ipywidgets with a `value`; the tiles are drawn anew when one changes.
     """
 
+    on_pages: ClassVar[Mapping[str, Sequence[Any] | None]]
+    """The controls that move on pages without a kernel, and the values that they take there; None: all that they offer.
+    Every combination is drawn beforehand (see `frames`), so these are few."""
+
     def __init__(self, controls: Sequence[Any]) -> None:
+        self.controls = list(controls)
         view = self.render()
         wide = ipywidgets.Layout(width="100%", height="auto")
         self.pictures = [ipywidgets.Image(format="png", layout=wide) for _ in view.tiles]

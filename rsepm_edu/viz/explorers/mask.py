@@ -35,6 +35,8 @@ def mask_explorer(
 class MaskExplorer(Explorer):
     """What `mask_explorer` returns. Controls: `choice` (Dropdown), `right`, `down` and `grow` (IntSliders)."""
 
+    on_pages = {"choice": None, "right": (-24, -12, 0, 12, 24), "down": (-12, 0, 12), "grow": (-4, 0, 4)}
+
     def __init__(
         self, image: Array, truth: Array, names: Sequence[str], *, right: int = 0, down: int = 0, grow: int = 0
     ) -> None:

@@ -54,6 +54,8 @@ def mixing_explorer(
 class MixingExplorer(Explorer):
     """What `mixing_explorer` returns. Controls: `above`, `below`, `method` (Dropdown), `seed` (IntSlider)."""
 
+    on_pages = {"method": None, "seed": range(6)}
+
     def __init__(
         self,
         samples: Mapping[str, Sample],

@@ -61,6 +61,8 @@ class PamrExplorer(Explorer):
     (Dropdown). A state once computed is kept, and more iterations go on from it.
     """
 
+    on_pages = {"choice": None, "iterations": (0, 1, 5, 30), "reach": ("1", "only 12, 24"), "sigma": (1.0,)}
+
     def __init__(
         self,
         image: Array,

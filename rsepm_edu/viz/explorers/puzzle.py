@@ -60,6 +60,8 @@ def puzzle_explorer(
 class PuzzleExplorer(Explorer):
     """What `puzzle_explorer` returns. Controls: `network`, `choice` (Dropdown), `parts`, `alpha` (sliders)."""
 
+    on_pages = {"network": None, "choice": None, "parts": PARTS, "alpha": (0.0, 1.0, 2.0, 4.0)}
+
     def __init__(
         self,
         image: Array,

@@ -34,6 +34,8 @@ def ranges_explorer(tables: Mapping[str, Sequence[Row]], *, measure: str = "mIoU
 class RangesExplorer(Explorer):
     """What `ranges_explorer` returns. Controls: `table`, `measure` and `against` (Dropdowns)."""
 
+    on_pages = {"table": None, "measure": None}
+
     def __init__(self, tables: Mapping[str, Sequence[Row]], *, measure: str = "mIoU in %") -> None:
         if not tables or not all(tables.values()):
             raise ValueError(f"tables: expected some, with rows, got { {name: len(t) for name, t in tables.items()} }")

@@ -62,6 +62,8 @@ def recurseed_explorer(
 class RecurSeedExplorer(Explorer):
     """What `recurseed_explorer` returns. Controls: `choice` (Dropdown of animals), `epoch` (SelectionSlider)."""
 
+    on_pages = {"epoch": None}
+
     def __init__(
         self,
         images: Sequence[Array],

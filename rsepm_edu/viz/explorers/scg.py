@@ -41,6 +41,8 @@ def scg_explorer(
 class ScgExplorer(Explorer):
     """What `scg_explorer` returns. Controls: `stage` (Dropdown), `row`, `column`, `threshold` (sliders)."""
 
+    on_pages = {"stage": None, "row": (24, 40, 56, 72), "column": (24, 40, 56, 72)}
+
     def __init__(
         self,
         image: Array,

@@ -61,6 +61,14 @@ class WalkExplorer(Explorer):
     (SelectionSlider) and `beta` (Dropdown) of the walk. What was computed once is kept; more steps go on from fewer.
     """
 
+    on_pages = {
+        "choice": None,
+        "iterations": (0, 1, 2, 5, 10),
+        "colour_sigma": (1.0, 50.0),
+        "steps": None,
+        "beta": (1.0,),
+    }
+
     def __init__(
         self,
         image: Array,
