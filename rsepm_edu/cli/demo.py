@@ -13,7 +13,7 @@ from rsepm_edu.data.creatures import ensure_creatures
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation import tables
-from rsepm_edu.evaluation.metrics import BACKGROUND_NAME, scores
+from rsepm_edu.evaluation.metrics import scores
 from rsepm_edu.evaluation.scoring import segmentation_confusion
 from rsepm_edu.evaluation.segmenting import Recipe
 from rsepm_edu.evaluation.tables import Row
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> None:
         method_picture(network, config, val, range(min(8, len(val)))).savefig(temporary, dpi=160, format="png")
     network = on_device(network, options.device)
     confusion = segmentation_confusion(network, val, progress=bars)
-    seen = scores(confusion, (BACKGROUND_NAME, *val.classes))
+    seen = scores(confusion, val.classes)
     atomic_write_text(out / "val.json", json.dumps({"miou": 100 * seen.miou, "fp": seen.fp, "fn": seen.fn}) + "\n")
     jobs = plan([val.image_path(name) for name in val.names[:12]], out / "masks", [])
     segment_all(network, jobs, Recipe("argmax"), progress=bars)
