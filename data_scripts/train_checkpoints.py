@@ -5,9 +5,10 @@
 
 Each takes two to ten minutes on one CPU core. One thread and a fixed seed: the same machine and
 versions give the same bytes again. Beside each network a JSON file says how it was made.
-creatures_cam starts from the pretext's weights (train_pretext.py). creatures_puzzle and creatures_rs
-go on from the shipped creatures_cam: what Puzzle-CAM and RecurSeed change is best seen on one and the
-same network. creatures_rs leaves a film of its epochs too (course/film.py).
+creatures_cam starts from the pretext's weights (train_pretext.py), creatures_random_start from random
+ones: a lesson shows what the pretext is worth. creatures_puzzle and creatures_rs go on from the shipped
+creatures_cam: what Puzzle-CAM and RecurSeed change is best seen on one and the same network.
+creatures_rs leaves a film of its epochs too (course/film.py).
 
 Nothing learns from a mask. After each epoch of RecurSeed the state is scored on the masks of some
 training pictures, for the record alone: nothing is chosen by these numbers.
@@ -32,6 +33,7 @@ from rsepm_edu.course.film import CREATURES_RS_FILM, Frame, save_film, take_fram
 from rsepm_edu.course.networks import (
     CREATURES_CAM,
     CREATURES_PUZZLE,
+    CREATURES_RANDOM_START,
     CREATURES_RS,
     load_lesson_network,
     save_lesson_network,
@@ -81,6 +83,8 @@ CAM = TrainConfig(
 
 CONFIGS: dict[str, TrainConfig] = {
     CREATURES_CAM: CAM,
+    # As long and on the same pictures; stages that know nothing yet must learn too.
+    CREATURES_RANDOM_START: replace(CAM, weights="none", freeze_stages=0),
     # The raw maps reach 60 here; with the paper's weight of 4 their difference drowns the tags.
     CREATURES_PUZZLE: replace(CAM, method="puzzle", epochs=8, puzzle_alpha=0.5),
     # Eight epochs of RecurSeed after eight of classification alone. Decoder and thresholds are those of
