@@ -18,11 +18,14 @@ from rsepm_edu.training.config import TrainConfig
 CREATURES_CAM = "creatures_cam"
 """Trained on the tags of Creatures, for classification alone (train_checkpoints.py)."""
 
+CREATURES_RANDOM_START = "creatures_random_start"
+"""Trained as creatures_cam, but from random weights and not from the pretext's."""
+
 CREATURES_PUZZLE = "creatures_puzzle"
 """creatures_cam, and eight more epochs with Puzzle-CAM's losses."""
 
 CREATURES_RS = "creatures_rs"
-"""creatures_cam, and twelve epochs of RecurSeed; the only one whose decoder is trained."""
+"""creatures_cam, and eight epochs of RecurSeed; the only one whose decoder is trained."""
 
 
 def save_lesson_network(

@@ -160,7 +160,7 @@ class MultistageConfig:
             found["segmentation.momentum"] = "adamw keeps its own"
         for part, settings in (("walk", self.walk), ("segmentation", self.segmentation)):
             if settings.backbone == "creatures":
-                found[f"{part}.output_stride"] = "the creatures backbone always has 8"
+                found[f"{part}.output_stride"] = "the creatures backbone always has 4"
         return found
 
     def to_dict(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from rsepm_edu.course.film import load_film, take_frame
 from rsepm_edu.course.networks import (
     CREATURES_CAM,
     CREATURES_PUZZLE,
+    CREATURES_RANDOM_START,
     CREATURES_RS,
     load_lesson_network,
     load_lesson_record,
@@ -25,7 +26,7 @@ from rsepm_edu.models.network import build_network
 from rsepm_edu.training.config import TrainConfig
 
 FOLDER = files("rsepm_edu.course") / "checkpoints"
-NAMES = [CREATURES_CAM, CREATURES_PUZZLE, CREATURES_RS]
+NAMES = [CREATURES_CAM, CREATURES_RANDOM_START, CREATURES_PUZZLE, CREATURES_RS]
 SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "data_scripts" / "train_checkpoints.py"))
 CONFIGS: dict[str, TrainConfig] = SCRIPT["CONFIGS"]
 FILM_EPOCHS: int = SCRIPT["FILM_EPOCHS"]

@@ -28,7 +28,7 @@ CHANNELS = {
 @pytest.mark.parametrize("name", BACKBONES)
 def test_stages_have_the_strides_and_channels_they_name(name: str, output_stride: int) -> None:
     backbone = build_backbone(name, output_stride=output_stride)
-    expected = (2, 8, 8, 8) if name == "creatures" else (4, 8, output_stride, output_stride)
+    expected = (2, 4, 4, 4) if name == "creatures" else (4, 8, output_stride, output_stride)
     assert backbone.strides == expected
     assert backbone.channels == CHANNELS[name]
     with torch.no_grad():

@@ -18,7 +18,7 @@ def network(request: pytest.FixtureRequest) -> SingleStageNetwork:
 
 @pytest.mark.parametrize(
     ("backbone", "output_stride", "strides"),
-    [("creatures", 16, (2, 8, 8, 8)), ("resnet18", 16, (4, 8, 16, 16)), ("resnet18", 8, (4, 8, 8, 8))],
+    [("creatures", 16, (2, 4, 4, 4)), ("resnet18", 16, (4, 8, 16, 16)), ("resnet18", 8, (4, 8, 8, 8))],
 )
 def test_both_heads_have_their_shapes(backbone: str, output_stride: int, strides: tuple[int, ...]) -> None:
     network = build_network(backbone, CLASSES, output_stride=output_stride, **SMALL).eval()
