@@ -10,7 +10,6 @@ last stage. A stopped run goes on.
 """
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from typing import Any
 
 import torch
 from make_results import VOC_6, VOC_SAMPLE, from_environment
+from run_logs import merge_logs
 
 from rsepm_edu.data.creatures import ensure_creatures
 from rsepm_edu.data.voc import VocDataset, find_devkit, read_split
@@ -175,13 +175,7 @@ def single_stage_row(seed: int, root: Path, options: argparse.Namespace) -> Row:
 
 def write(rows: list[Row], config: MultistageConfig, options: argparse.Namespace) -> None:
     """Write results/<data>_multistage with one log of all trainings."""
-    lines = [
-        json.dumps({"run": str(path.parent.relative_to(options.runs)), **json.loads(line)})
-        for path in sorted(options.runs.glob("seed_*/*/*/log.jsonl"))
-        for line in path.read_text("utf-8").splitlines()
-    ]
-    log = options.runs / "log.jsonl"
-    atomic_write_text(log, "".join(f"{line}\n" for line in lines))
+    log = merge_logs(options.runs, sorted(options.runs.glob("seed_*/*/*/log.jsonl")), options.runs / "log.jsonl")
     command = ["python", f"data_scripts/{Path(__file__).name}", options.data, "--seeds", *map(str, options.seeds)]
     command += [] if options.threshold is None else ["--threshold", str(options.threshold)]
     command += ["--threads", str(options.threads)]

@@ -1,7 +1,6 @@
 """Regenerate a table of results/: train every row, score it, and write it with its command, settings and log."""
 
 import argparse
-import json
 import os
 import shlex
 import sys
@@ -9,12 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from run_logs import merge_logs
 
 from rsepm_edu.data.creatures import ensure_creatures
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation import tables
 from rsepm_edu.evaluation.tables import Row
-from rsepm_edu.files import atomic_write_text
 from rsepm_edu.training.config import TrainConfig, method_name, preset
 from rsepm_edu.training.experiments import ABLATION, EVERY_MIXING, PUZZLE, Branch, Experiment, ablation
 
@@ -84,15 +83,13 @@ def write(name: str, rows: list[Row], config: TrainConfig, seeds: list[int], opt
     """Write results/<name> with one log of all runs."""
     data, branches = TABLES[name]
     runs: Path = options.runs / data
-    lines = [
-        json.dumps({"run": f"seed_{seed}/{run}", **json.loads(line)})
+    logs = [
+        path
         for seed in seeds
         for run in (method_name(method, mixing) for method, mixing in branches)
         if (path := runs / f"seed_{seed}" / run / "log.jsonl").is_file()
-        for line in path.read_text("utf-8").splitlines()
     ]
-    log = runs / f"{name}.jsonl"
-    atomic_write_text(log, "".join(f"{line}\n" for line in lines))
+    log = merge_logs(runs, logs, runs / f"{name}.jsonl")
     command = ["python", "data_scripts/make_results.py", name, "--seeds", *map(str, seeds)]
     command += ["--threads", str(options.threads)]
     settings = asdict(config) | {"seed": seeds, "weights": Path(config.weights).name}

@@ -8,7 +8,6 @@ A stopped script goes on.
 """
 
 import argparse
-import json
 import shlex
 import shutil
 import sys
@@ -17,11 +16,11 @@ from pathlib import Path
 
 import torch
 from make_results import make_experiment
+from run_logs import merge_logs
 
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation import tables
 from rsepm_edu.evaluation.tables import Row
-from rsepm_edu.files import atomic_write_text
 from rsepm_edu.training.config import Method
 from rsepm_edu.training.experiments import Experiment, train_branch
 
@@ -71,13 +70,11 @@ def cam_rows(experiment: Experiment, name: str, out: Path) -> list[Row]:
 
 def write(rows: list[Row], experiment: Experiment, options: argparse.Namespace) -> None:
     """Write the folder of the results with one log of all runs."""
-    lines = [
-        json.dumps({"run": str(path.parent.relative_to(options.runs)), **json.loads(line)})
-        for path in [options.runs / "cam/log.jsonl", *sorted(options.runs.glob("alpha_*/puzzle/log.jsonl"))]
-        for line in path.read_text("utf-8").splitlines()
-    ]
-    log = options.runs / "all.jsonl"
-    atomic_write_text(log, "".join(f"{line}\n" for line in lines))
+    log = merge_logs(
+        options.runs,
+        [options.runs / "cam/log.jsonl", *sorted(options.runs.glob("alpha_*/puzzle/log.jsonl"))],
+        options.runs / "all.jsonl",
+    )
     settings = asdict(experiment.config) | {"weights": Path(experiment.config.weights).name}
     words = ["python", f"data_scripts/{Path(__file__).name}", "--alphas", *(f"{alpha:g}" for alpha in options.alphas)]
     words += ["--start", str(options.start), "--seed", str(options.seed), "--threads", str(options.threads)]

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from make_multistage_results import some_photographs
 from make_results import VOC_6
+from run_logs import merge_logs
 from torch import Tensor
 
 from rsepm_edu.data.seeds import read_seed
@@ -132,13 +133,7 @@ def curve(run: Multistage, dataset: VocDataset, *, scaled: bool) -> list[tuple[d
 
 def write(rows: list[Row], curves: list[dict[str, Any]], config: MultistageConfig, options: argparse.Namespace) -> None:
     """Write the folder of the results with one log of all walk networks."""
-    lines = [
-        json.dumps({"run": str(path.parent.relative_to(options.runs)), **json.loads(line)})
-        for path in sorted(options.runs.glob("*/*/3_*/log.jsonl"))
-        for line in path.read_text("utf-8").splitlines()
-    ]
-    log = options.runs / "log.jsonl"
-    atomic_write_text(log, "".join(f"{line}\n" for line in lines))
+    log = merge_logs(options.runs, sorted(options.runs.glob("*/*/3_*/log.jsonl")), options.runs / "log.jsonl")
     words = [
         "python",
         f"data_scripts/{Path(__file__).name}",

@@ -138,6 +138,8 @@ def _expect_same(path: Path, previous: Checkpoint, config: TrainConfig, classes:
     if same and all(phase_of(previous.config, epoch) == phase_of(config, epoch) for epoch in range(begun)):
         for name in ("method", "mixing"):  # nothing that differs between the two has happened yet
             before[name] = now[name]
+        if not any(phase_of(config, epoch).puzzle for epoch in range(begun)):
+            before["puzzle_alpha"] = now["puzzle_alpha"]  # not used yet
     for name in before:
         if name not in RESUMABLE and before[name] != now[name]:
             raise UserError(f"{path}: expected {name} = {before[name]!r} as in the run to resume, got {now[name]!r}")

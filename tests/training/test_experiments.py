@@ -82,6 +82,18 @@ def test_puzzle_cam_that_waits_branches_off_classification(tiny: TrainConfig, cr
     assert all(torch.equal(branched.ema[name], value) for name, value in expected.ema.items())
 
 
+def test_alpha_may_be_another_until_it_is_used(tiny: TrainConfig, creatures: Path, tmp_path: Path) -> None:
+    config = replace(tiny, method="puzzle", mixing="none", puzzle_start=2, epochs=3)
+    train_branch(Experiment(config, creatures, progress=False), tmp_path, ("cam", "none"), progress=False)
+    other = replace(config, puzzle_alpha=1.0)
+    branched = train_branch(Experiment(other, creatures, progress=False), tmp_path, ("puzzle", "none"), progress=False)
+    train(other, creatures, tmp_path / "whole", progress=False)
+    expected = load_checkpoint(tmp_path / "whole" / "last.pt")
+    assert all(torch.equal(branched.ema[name], value) for name, value in expected.ema.items())
+    with pytest.raises(UserError, match="expected puzzle_alpha = 1.0 as in the run to resume, got 4.0"):
+        train(replace(config, puzzle_alpha=4.0), creatures, tmp_path / "whole", resume=True, progress=False)
+
+
 def test_a_finished_branch_is_not_trained_again(
     tiny: TrainConfig, creatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
