@@ -14,6 +14,7 @@ import sys
 import tomllib
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
+from hashlib import sha256
 from html import escape
 from io import StringIO
 from multiprocessing import get_context
@@ -74,6 +75,7 @@ napoleon_numpy_docstring = False
 default_role = "code"  # our docstrings write names in single backticks too
 
 # Looks
+html_use_index = False  # the search finds the same in less
 html_theme = "furo"
 html_title = "From image tags to masks"
 # With a font that has a MATH table, for devices that bring none: brackets grow with what they hold.
@@ -222,6 +224,13 @@ def _block_math(translator: Any, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
+def _page_code() -> str:
+    """A hash of all code that pages are made with: another one, and every page is made anew."""
+    root = Path(__file__).parent
+    code = sorted([*root.glob("*.py"), *(root.parent / "rsepm_edu").rglob("*.py")])
+    return sha256(b"".join(path.read_bytes() for path in code)).hexdigest()
+
+
 def setup(app: Sphinx) -> None:
     """What Sphinx calls first."""
     app.connect("source-read", _adapt_links)
@@ -231,7 +240,6 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", _plain_bars)
     app.connect("autodoc-process-docstring", _add_example, priority=600)  # after napoleon
     app.connect("autodoc-skip-member", _skip_member)
+    # Pages that are kept from an earlier build name pictures that this code made.
+    app.add_config_value("page_code", _page_code(), "env", types=[str])
     app.add_html_math_renderer("mathml", (_inline_math, None), (_block_math, None))
-
-
-html_use_index = False  # the search finds the same in less

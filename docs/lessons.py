@@ -142,9 +142,10 @@ def in_tiles(address: str, said: str, parts: dict[str, Any]) -> str:
             tiles.append(f'<p class="tile-row">{escape(row)}</p>')
         x, y, w, h = tile["box"]
         name = escape(" ".join(tile["name"].split()))
+        alt = f"{'numbers' if parts['kind'] == 'numbers' else 'picture'}: {name}{f', {escape(row)}' if row else ''}"
         tiles.append(
             f'<figure class="tile" style="--x:{x};--y:{y};--w:{w};--h:{h}"><span><img src="{address}" loading="lazy" '
-            f'alt="{name}{f", {escape(row)}" if row else ""}"></span><figcaption>{name}</figcaption></figure>'
+            f'alt="{alt}"></span><figcaption>{name}</figcaption></figure>'
         )
     squares = (
         f'<span><i style="background:{colour}"></i> {escape(name)}</span>' for name, colour in parts["legend"].items()
