@@ -35,7 +35,12 @@ from rsepm_edu.data.palette import VOID
 CREATURES = ("zebbo", "dotkin", "ringlo", "plusmo", "tramlo")
 """The classes: heads with stripes, a dot or a ring (look-alikes), a plus, and two halves (tramlo, on its rails)."""
 
-STRANGERS = ("star", "checks", "chevron", "frame", "moon", "saltire", "wedge", "bars", "quarters", "eyes", "blank")
+STRANGERS = (
+    *("star", "checks", "chevron", "frame", "moon", "saltire", "wedge", "bars", "quarters", "eyes"),
+    *("roof", "diamond", "three dots", "pinwheel", "wave", "tee", "arrow", "aitch", "grid", "target"),
+    *("slice", "hourglass", "beam", "half dot", "comb", "corner"),
+    "blank",
+)
 """Heads of other animals, which live in the pretext's pictures alone; their labels go on after the classes'."""
 
 USUAL_COATS = {
@@ -401,6 +406,38 @@ def _pattern_distance(creature: Creature, u: Array, v: Array) -> Array:
             ink = np.sign(u) * v * np.minimum(1, 4 * np.abs(u))
         case "eyes":
             ink = length_of(np.abs(u) - 0.42, v) - 0.27
+        case "roof":  # pale below, dark above
+            ink = v + 0.35 * np.abs(u)
+        case "diamond":
+            ink = (np.abs(u) + np.abs(v) - 0.7) / 1.41
+        case "three dots":
+            ink = np.min([length_of(u - a, v - b) for a, b in ((0, -0.45), (-0.45, 0.35), (0.45, 0.35))], axis=0) - 0.27
+        case "pinwheel":
+            ink = 0.5 * away * np.sin(3 * np.arctan2(v, u) + 3 * away)
+        case "wave":
+            ink = np.abs(v - 0.4 * np.sin(4.5 * u)) - 0.2
+        case "tee":
+            ink = np.where(v > -0.2, np.abs(u) - 0.2, np.abs(v + 0.45) - 0.22)
+        case "arrow":
+            ink = np.minimum(np.abs(v) - 0.16, np.maximum(np.abs(v) - 0.6 * (0.8 - u), 0.1 - u))
+        case "aitch":
+            ink = np.minimum(np.abs(np.abs(u) - 0.5) - 0.18, np.maximum(np.abs(v) - 0.18, np.abs(u) - 0.5))
+        case "grid":
+            ink = np.minimum(np.abs(np.abs(u) - 0.4), np.abs(np.abs(v) - 0.4)) - 0.14
+        case "target":
+            ink = np.minimum(away - 0.25, np.abs(away - 0.72) - 0.15)
+        case "slice":
+            ink = 0.7 * away * (np.abs(np.arctan2(v, u)) - 1.0)
+        case "hourglass":
+            ink = (np.abs(u) - np.abs(v)) / 1.41
+        case "beam":
+            ink = np.abs(u - v) / 1.41 - 0.28
+        case "half dot":
+            ink = np.maximum(away - 0.65, -v)
+        case "comb":
+            ink = np.where(v > 0.1, np.abs((u + 0.25) % 0.5 - 0.25) - 0.12, np.abs(v + 0.1) - 0.22)
+        case "corner":
+            ink = np.maximum(u, v) + 0.1
         case _:
             return np.ones_like(u)
     ink = np.maximum(ink, away - 0.95) * radius
