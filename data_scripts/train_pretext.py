@@ -1,7 +1,7 @@
 """Train the small network on its pretext and write the weights that the package ships.
 
-It plays the part that ImageNet plays for larger networks: see rsepm_edu/data/creature_pretext.py. Twenty minutes
-on one core. The same command gives the same file, with the same versions of torch and numpy.
+It plays the part that ImageNet plays for larger networks: see rsepm_edu/data/creature_pretext.py. About fifty
+minutes on one core. The same command gives the same file, with the same versions of torch and numpy.
 """
 
 import argparse
@@ -89,7 +89,7 @@ def main() -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=FILE, help="file to write (the package's)")
-    parser.add_argument("--scenes", type=int, default=10000, help="scenes to draw, four close-ups each (%(default)s)")
+    parser.add_argument("--scenes", type=int, default=20000, help="scenes to draw, four close-ups each (%(default)s)")
     parser.add_argument("--epochs", type=int, default=8, help="rounds through them (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same weights (%(default)s)")
     options = parser.parse_args()

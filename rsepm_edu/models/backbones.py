@@ -50,7 +50,7 @@ def creatures_backbone() -> Backbone:
     """A small network for small pictures: 0.23 million weights, strides 2, 4, 4, 4, all random.
 
     Stage 2 stays at stride 2, so that the decoder can follow legs that are two pixels wide. The last stage looks at one
-    position at a time: a position sees 47 pixels, about half an animal, and SCG compares what lies at two positions.
+    position at a time: a position sees 55 pixels, about an animal's length. SCG compares what lies at two positions.
     """
     stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True))
     return Backbone(
