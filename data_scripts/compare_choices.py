@@ -22,7 +22,7 @@ from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation import tables
 from rsepm_edu.evaluation.choosing import CRITERIA, choose_thresholds, thresholds_of
-from rsepm_edu.evaluation.inference import SCALES
+from rsepm_edu.evaluation.inference import NEAR_SCALES
 from rsepm_edu.evaluation.scoring import score_seeds
 from rsepm_edu.evaluation.seed_options import SeedOptions
 from rsepm_edu.evaluation.tables import Row
@@ -70,7 +70,7 @@ def compare(options: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
     picked = [position * len(dataset) // count for position in range(count)]
     dataset.names, dataset.tags = [dataset.names[index] for index in picked], dataset.tags[picked]
     # Scale 2.0 is left out on the photographs, as in make_results.py.
-    scales = (1.0, 0.5, 1.5) if voc else SCALES
+    scales = (1.0, 0.5, 1.5) if voc else NEAR_SCALES
     if options.checkpoint is None:
         if voc:
             raise UserError("--checkpoint: expected a network trained on the photographs, got none")

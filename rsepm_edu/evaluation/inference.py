@@ -29,6 +29,9 @@ from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.models.segmenters import Segmenter
 
 SCALES: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
+NEAR_SCALES: tuple[float, ...] = (1.0, 0.75, 1.25)
+"""For the small network of Creatures, which knows heads of one size: at half and twice of it, it sees no animals."""
+
 LEAST_SCALE, GREATEST_SCALE = 0.1, 4.0
 """What settings and options may ask for: at 4.0 a photograph of 500 pixels has as many as one of 2000."""
 

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from rsepm_edu.data.transforms import normalise
 from rsepm_edu.data.voc import VocDataset
+from rsepm_edu.evaluation.inference import NEAR_SCALES, multi_scale_maps
 from rsepm_edu.methods.cam import normalize_cam
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.training.config import TrainConfig
@@ -21,7 +22,7 @@ COLUMNS = ("image", "CAM", "RecurSeed's target M_rs", "the network's mask", "tru
 def method_picture(
     network: SingleStageNetwork, config: TrainConfig, dataset: VocDataset, indices: Sequence[int]
 ) -> Figure:
-    """A row an image: the image, its CAM, M_rs, the decoder's arg-max, and the true mask.
+    """A row an image: the image, its CAM, M_rs, the decoder's arg-max over ``NEAR_SCALES``, and the true mask.
 
     CAM and M_rs are those of the image's tags. The decoder is told no tags.
 
@@ -36,12 +37,13 @@ def method_picture(
     tags = torch.stack([sample["tags"] for sample in samples])
     network.eval()
     outputs = network(images)
-    assert outputs.seg_logits is not None
     size = images.shape[2:]
     cams = F.interpolate(normalize_cam(outputs.cam, tags), size, mode="bilinear")
     targets = refine(config, Batch(images, tags, torch.ones_like(images[:, :1])), outputs).rs_map
     targets = F.interpolate(targets, size, mode="bilinear")
-    masks = F.interpolate(outputs.seg_logits, size, mode="bilinear").argmax(dim=1)
+    seen = multi_scale_maps(network, images, scales=NEAR_SCALES)
+    assert seen.probabilities is not None
+    masks = seen.probabilities.argmax(dim=1)
     rows = []
     for sample, cam, target, mask in zip(samples, cams, targets, masks, strict=True):
         image = picture(sample["image"])
