@@ -52,7 +52,7 @@ USUAL_COATS = {
 }
 """What most animals of a class wear; the look-alikes the same. A hint: the others wear any coat."""
 
-USUAL_SHARE = 0.7
+USUAL_SHARE = 0.8
 
 TRACK_CLASS = CREATURES.index("tramlo")
 TRACK_SHARE = 0.25  # share of pictures with a track, so that all classes are about equally frequent
