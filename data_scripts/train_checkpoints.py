@@ -66,11 +66,11 @@ CAM = TrainConfig(
     decoder_channels=8,
     decoder_rates=(2,),
     separable=True,
-    epochs=8,
+    epochs=10,
     optimizer="adamw",
     learning_rate=1e-3,
     weight_decay=0.01,
-    batch_size=16,
+    batch_size=8,
     ema_decay=0.99,
     size=96,
     crop="zoom",
@@ -87,15 +87,15 @@ CONFIGS: dict[str, TrainConfig] = {
     CREATURES_RANDOM_START: replace(CAM, weights="none", freeze_stages=0),
     # The raw maps reach 60 here; with the paper's weight of 4 their difference drowns the tags.
     CREATURES_PUZZLE: replace(CAM, method="puzzle", epochs=8, puzzle_alpha=0.5),
-    # Eight epochs of RecurSeed after eight of classification alone. Decoder and thresholds are those of
+    # Eight epochs of RecurSeed after ten of classification alone. Decoder and thresholds are those of
     # the preset creatures-cpu, whose values were found with masks (an ORACLE, see training/config.py).
     CREATURES_RS: replace(
         CAM,
         method="rs",
         decoder_channels=48,
         decoder_rates=(2, 4, 6),
-        epochs=16,
-        rs_start=8,
+        epochs=18,
+        rs_start=10,
         scg_threshold=0.30,
         certain=0.30,
         uncertain=0.05,
