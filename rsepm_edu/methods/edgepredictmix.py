@@ -93,7 +93,7 @@ def edge_regions(maps: Tensor, *, low: int = 10, high: int = 100) -> Tensor:
         ) from error
     exact = maps.to(torch.promote_types(maps.dtype, torch.float32))  # half precision would round twice
     planes = (exact.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-    regions = torch.zeros(maps.shape, dtype=torch.int32, pin_memory=maps.is_cuda)
+    regions = torch.empty(maps.shape, dtype=torch.int32, pin_memory=maps.is_cuda)
 
     def divide(plane: NDArray[np.uint8], result: NDArray[np.int32]) -> None:
         free = (cv2.Canny(cv2.GaussianBlur(plane, (5, 5), 0), low, high) == 0).astype("uint8")

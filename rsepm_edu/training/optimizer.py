@@ -62,7 +62,8 @@ def make_optimizer(network: nn.Module, config: OptimizerSettings) -> torch.optim
         decay = 0.0 if bias else config.weight_decay
         options.append({"params": parameters, "factor": factor, "weight_decay": decay})
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(options, lr=config.learning_rate)
+        on_gpu = all(parameter.is_cuda for group in options for parameter in group["params"])
+        return torch.optim.AdamW(options, lr=config.learning_rate, fused=on_gpu or None)  # one launch a group, not dozens
     return torch.optim.SGD(options, lr=config.learning_rate, momentum=config.momentum)
 
 

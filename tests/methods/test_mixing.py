@@ -392,3 +392,11 @@ def test_the_gpu_mixes_the_same(mixer, probability_case):
     assert torch.equal(mixed.pseudo_masks.cpu(), wanted.pseudo_masks)
     assert torch.equal(mixed.source.cpu(), wanted.source)
     torch.testing.assert_close(mixed.tags.cpu(), wanted.tags)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_mixed_maps_lie_in_memory_like_new_ones(channels: int) -> None:
+    # torch's pooling on a GPU steps from map to map by the stride of a dimension of one, whatever that is.
+    source = torch.arange(4 * 36).view(4, 6, 6).flip(0)
+    mixed = mix_maps(torch.rand(4, channels, 6, 6), source)
+    assert mixed.stride() == torch.empty(4, channels, 6, 6).stride()
