@@ -125,7 +125,8 @@ def full_run(experiment: Experiment, out: Path, *, resume: bool = False, **optio
 def ablation(experiment: Experiment, out: Path, branches: Sequence[Branch] = ABLATION, **options: Any) -> list[Row]:
     """Train several methods for the same number of epochs each, and score them all.
 
-    What two of them share is trained once. What is there already is kept, so that a stopped ablation goes on.
+    What two of them share is trained once. What is there already is kept, scores too, so that a stopped ablation goes
+    on, and seeds that were made side by side are put into one table without scoring them again.
 
     Args:
         out: folder; a run of each method in a folder of its own below it.
@@ -134,8 +135,13 @@ def ablation(experiment: Experiment, out: Path, branches: Sequence[Branch] = ABL
     """
     rows: list[Row] = []
     for branch in branches:
-        network = train_branch(experiment, out, branch, **options).build_network()
-        rows += experiment.rows(network.to(resolve_device(options.get("device"))), *branch)
+        checkpoint = train_branch(experiment, out, branch, **options)
+        folder = out / method_name(*branch)
+        kept = folder / "rows.json"
+        if not kept.is_file() or kept.stat().st_mtime < (folder / LAST).stat().st_mtime:
+            network = checkpoint.build_network().to(resolve_device(options.get("device")))
+            atomic_write_text(kept, tables.to_json(experiment.rows(network, *branch)))
+        rows += tables.read_rows(kept)
     return rows
 
 

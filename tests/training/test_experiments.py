@@ -1,3 +1,4 @@
+import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -166,5 +167,28 @@ def test_networks_are_scored_where_they_are_trained(
     monkeypatch.setattr(experiments, "resolve_device", lambda name: torch.device(name or "meta"))
     monkeypatch.setattr(Experiment, "rows", lambda self, network, *branch: seen.append(network.weight.device) or [])
     experiments.ablation(Experiment(tiny, creatures), tmp_path, experiments.PUZZLE)
-    experiments.ablation(Experiment(tiny, creatures), tmp_path, experiments.PUZZLE[:1], device="cpu")
+    experiments.ablation(Experiment(tiny, creatures), tmp_path / "cpu", experiments.PUZZLE[:1], device="cpu")
     assert [device.type for device in seen] == ["meta", "meta", "cpu"]
+
+
+def test_scores_of_a_run_are_kept_until_it_is_trained_on(
+    tiny: TrainConfig, creatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that seeds made side by side go into one table, and a table whose making was cut off goes on."""
+    scored: list[str] = []
+
+    def rows(self: Experiment, network: Any, *branch: Any) -> list[Row]:
+        scored.append("/".join(branch))
+        return [Row(f"{branch[0]} {len(scored)}", 50.0, 0.2, 0.3, 0.25, True, self.config.seed)]
+
+    monkeypatch.setattr(Experiment, "rows", rows)
+    experiment = Experiment(tiny, creatures)
+    first = experiments.ablation(experiment, tmp_path, experiments.PUZZLE, progress=False)
+    assert experiments.ablation(experiment, tmp_path, experiments.PUZZLE, progress=False) == first
+    assert scored == ["cam/none", "puzzle/none"]
+    later = (tmp_path / "puzzle" / "rows.json").stat().st_mtime + 5
+    os.utime(tmp_path / "puzzle" / "last.pt", (later, later))
+    assert [row.method for row in experiments.ablation(experiment, tmp_path, experiments.PUZZLE, progress=False)] == [
+        "cam 1",
+        "puzzle 3",
+    ]
