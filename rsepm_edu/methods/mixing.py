@@ -77,7 +77,8 @@ def mix_maps(maps: Tensor, source: Tensor) -> Tensor:
     place = (picture * rows + y * rows // height) * columns + x * columns // width
     flat = maps.transpose(0, 1).flatten(1)  # C×(B·h·w)
     mixed = flat[:, place.flatten()].view(maps.shape[1], count, rows, columns).transpose(0, 1)
-    # Laid out anew: of a B×1×h×w view like this one torch's adaptive_avg_pool2d on a GPU (2.11) reads beyond the memory.
+    # Laid out anew: of a B×1×h×w view like this one torch's adaptive_avg_pool2d on a GPU (2.11)
+    # reads beyond the memory.
     return mixed.clone(memory_format=torch.contiguous_format)
 
 

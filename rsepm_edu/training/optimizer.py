@@ -63,7 +63,7 @@ def make_optimizer(network: nn.Module, config: OptimizerSettings) -> torch.optim
         options.append({"params": parameters, "factor": factor, "weight_decay": decay})
     if config.optimizer == "adamw":
         on_gpu = all(parameter.is_cuda for group in options for parameter in group["params"])
-        return torch.optim.AdamW(options, lr=config.learning_rate, fused=on_gpu or None)  # one launch a group, not dozens
+        return torch.optim.AdamW(options, lr=config.learning_rate, fused=on_gpu or None)  # fewer launches
     return torch.optim.SGD(options, lr=config.learning_rate, momentum=config.momentum)
 
 
