@@ -12,6 +12,7 @@ from rsepm_edu.data.creature_grounds import GROUNDS
 from rsepm_edu.data.creature_pretext import LEAST_ANIMAL, PRETEXT_TAGS, draw_close_ups, pretext_scene
 from rsepm_edu.data.creatures import draw_picture
 from rsepm_edu.data.palette import VOID
+from rsepm_edu.data.transforms import normalise
 from rsepm_edu.models.backbones import build_backbone
 
 SCRIPT = Path(__file__).parents[2] / "data_scripts" / "train_pretext.py"
@@ -84,7 +85,7 @@ def test_a_short_run_of_the_command_gives_the_same_weights_again(tmp_path, monke
     states = []
     for name in ("one.pt", "two.pt"):
         out = tmp_path / name
-        command = [str(SCRIPT), "--out", str(out), "--scenes", "24", "--epochs", "1"]
+        command = [str(SCRIPT), "--out", str(out), "--scenes", "24", "--epochs", "1", "--device", "cpu"]
         monkeypatch.setattr(sys, "argv", command)
         with pytest.raises(SystemExit) as end:
             runpy.run_path(str(SCRIPT), run_name="__main__")
@@ -101,3 +102,25 @@ def test_a_short_run_of_the_command_gives_the_same_weights_again(tmp_path, monke
         runpy.run_path(str(SCRIPT), run_name="__main__")
     assert end.value.code == 2
     assert capsys.readouterr().err.startswith("train_pretext: expected at least 24 scenes")
+
+
+def test_the_shipped_weights_tell_strangers_that_they_have_not_seen():
+    drawn = [draw_close_ups(1, index) for index in range(250)]
+    images = torch.from_numpy(np.concatenate([images for images, _ in drawn])).permute(0, 3, 1, 2)
+    tags = torch.from_numpy(np.concatenate([tags for _, tags in drawn]))
+    fitted, unseen = slice(0, 700), slice(700, None)
+    errors = {}
+    for weights in ("none", "pretext"):
+        torch.manual_seed(0)
+        backbone = build_backbone("creatures", weights=weights).eval()
+        with torch.no_grad():
+            features = torch.cat([backbone(normalise(part))[-1] for part in images.split(100)])
+        seen = torch.cat([features.mean(dim=(2, 3)), features.amax(dim=(2, 3)), torch.ones(len(images), 1)], dim=1)
+        scaled = (seen / seen[fitted].std(dim=0).clamp(min=1e-3)).double()
+        inner = scaled[fitted].T @ scaled[fitted] + 3 * torch.eye(seen.shape[1], dtype=torch.float64)
+        guess = scaled[unseen] @ torch.linalg.solve(inner, scaled[fitted].T @ tags[fitted].double())
+        wrong = (guess - tags[unseen]).square().mean(dim=0) / tags[unseen].var(dim=0).clamp(min=1e-3)
+        coats = [number for number, name in enumerate(PRETEXT_TAGS) if name.startswith("coat with")]
+        errors[weights] = float(wrong[0]), float(wrong[coats].mean())  # shares of the variance
+    assert errors["pretext"][0] < 0.3 < 0.5 < errors["none"][0]
+    assert errors["pretext"][1] < 0.6 * errors["none"][1]
