@@ -1,9 +1,9 @@
 """Train the small network on its pretext and write the weights that the package ships.
 
-It plays the part that ImageNet plays for larger networks: see rsepm_edu/data/creature_pretext.py. With `--device cuda`
-a minute after the drawing, on one core of a processor about fifty; a processor gives the same file each time, with the
-same versions of torch and numpy. The package's file was made on an H200 (torch 2.11; tag loss 0.0714 in the last epoch):
-a processor draws the batches in another order, and gives other weights.
+It plays the part that ImageNet plays for larger networks: see rsepm_edu/data/creature_pretext.py. On a GPU it takes a
+minute after the drawing, on one core of a processor about fifty. A processor gives the same file each time, with the
+same versions of torch and numpy. The package's file was made on an H200 (torch 2.11; tag loss 0.0714 in the last
+epoch): a processor draws its batches in another order, and gives other weights.
 """
 
 import argparse
