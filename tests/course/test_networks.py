@@ -22,6 +22,7 @@ from rsepm_edu.course.networks import (
 from rsepm_edu.data.creatures import CREATURES, draw_picture
 from rsepm_edu.data.transforms import normalise
 from rsepm_edu.errors import UserError
+from rsepm_edu.models.backbones import PRETEXT
 from rsepm_edu.models.network import build_network
 from rsepm_edu.training.config import TrainConfig
 
@@ -118,17 +119,18 @@ def test_the_command_gives_what_its_record_says_and_the_same_bytes_again(method,
     )
     if method == "rs":  # scored before and after
         assert [row["epoch"] for row in record["scores_by_epoch"]] == [1, 3]
-    # A few steps away from the network it goes on from.
+    # Six steps away from the network it goes on from; in each, a weight of the head moves by 0.01 at most.
     shipped, made = load_lesson_network(CREATURES_CAM), networks._read(tmp_path / "one" / f"{name}.pt")
     moved = (shipped.classifier.weight - made.classifier.weight).abs().mean()
-    assert 0 < moved < 0.05 * shipped.classifier.weight.abs().mean()
+    assert 0 < moved < 0.06 < 0.5 * shipped.classifier.weight.abs().mean()
 
 
 # the shipped files
 
 
 def test_all_files_together_are_small():
-    assert sum(len(path.read_bytes()) for path in FOLDER.iterdir()) <= 2e6
+    pretext = files("rsepm_edu.models") / PRETEXT
+    assert sum(len(path.read_bytes()) for path in (*FOLDER.iterdir(), pretext)) <= 3e6
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -146,12 +148,13 @@ def test_a_shipped_file_is_the_one_its_record_speaks_of(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_shipped_network_knows_the_tags_of_pictures_it_has_not_seen(name):
-    images, tags, _ = batch("val", 40)
+    """Nine in ten at least: dotkin and ringlo look alike, and ringlo is the one missed most."""
+    images, tags, _ = batch("val", 100)
     network = load_lesson_network(name)
     assert network.classes == CREATURES and not network.training
     with torch.inference_mode():
         found = network(images, decode=False).tag_logits > 0
-    assert (found == tags.bool()).float().mean() > 0.95
+    assert (found == tags.bool()).float().mean() > 0.9
 
 
 def test_the_decoder_of_the_rs_network_finds_animals_and_the_film_ends_where_the_network_is():
