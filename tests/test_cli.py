@@ -168,6 +168,12 @@ def test_evaluate_prints_and_writes_the_same_rows(
     cli.build_parser().parse_args(command.split()[1:])  # a command that can be given again
 
 
+def test_the_network_of_creatures_is_asked_at_sizes_that_it_knows(run: Path, creatures: Path, tmp_path: Path) -> None:
+    arguments = ["evaluate", str(run / LAST), "--root", str(creatures), "--final", "--split", "train", "--quiet"]
+    assert cli.main([*arguments, "--out", str(tmp_path)]) == 0
+    assert "--scales 1.0,0.75,1.25" in (tmp_path / "command.txt").read_text()
+
+
 def test_evaluate_takes_other_ways_to_choose(
     run: Path, creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
