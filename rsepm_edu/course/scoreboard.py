@@ -22,7 +22,7 @@ LESSONS = (*(f"{number:02d}" for number in range(9)), "12")
 """The lessons that show it; the last shows all points."""
 
 NOTHING_NEW = {
-    "07": "The mixings of this lesson change what a network learns from. No network of the course was trained with them.",
+    "07": "The mixings of this lesson change what a network learns from; no lesson network was trained with them.",
     "12": "All points of the course.",
 }
 """Why a lesson adds no point, where more can be said than that."""
