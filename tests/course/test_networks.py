@@ -136,7 +136,7 @@ def test_edgepredictmix_goes_on_from_the_network_of_rs_and_leaves_its_film_alone
     record = json.loads((tmp_path / f"{CREATURES_EPM}.json").read_text())
     assert record["warm_up"] == {"network": CREATURES_RS, "epochs": 1}
     assert [set(losses) for losses in record["loss_by_epoch"]] == [
-        {"tags", "cam", "decoder", "mixed_cam", "mixed_decoder"}
+        {"tags", "cam", "decoder", "mix_cam", "mix_decoder"}
     ] * 2
     assert [row["epoch"] for row in record["scores_by_epoch"]] == [1, 3]
     shipped, made = load_lesson_network(CREATURES_RS), networks._read(tmp_path / f"{CREATURES_EPM}.pt")
