@@ -140,9 +140,9 @@ def test_edgepredictmix_goes_on_from_the_network_of_rs_and_leaves_its_film_alone
     ] * 2
     assert [row["epoch"] for row in record["scores_by_epoch"]] == [1, 3]
     shipped, made = load_lesson_network(CREATURES_RS), networks._read(tmp_path / f"{CREATURES_EPM}.pt")
-    for name, before in shipped.decoder.named_parameters():  # a few steps away from where it began
-        moved = (made.decoder.get_parameter(name) - before).abs().mean()
-        assert moved < 0.2 * before.abs().mean() + 1e-3, name
+    before, after = (torch.cat([p.flatten() for p in net.decoder.parameters()]) for net in (shipped, made))
+    # A few steps away from where it began; another decoder would be at a right angle.
+    assert 0.9 < torch.cosine_similarity(before, after, dim=0) < 0.9999
 
 
 # the shipped files
