@@ -140,9 +140,11 @@ def test_edgepredictmix_goes_on_from_the_network_of_rs_and_leaves_its_film_alone
     ] * 2
     assert [row["epoch"] for row in record["scores_by_epoch"]] == [1, 3]
     shipped, made = load_lesson_network(CREATURES_RS), networks._read(tmp_path / f"{CREATURES_EPM}.pt")
-    before, after = (torch.cat([p.flatten() for p in net.decoder.parameters()]) for net in (shipped, made))
+    before, after = (
+        torch.cat([p.detach().flatten() for p in net.decoder.parameters() if p.ndim > 1]) for net in (shipped, made)
+    )
     # A few steps away from where it began; another decoder would be at a right angle.
-    assert 0.9 < torch.cosine_similarity(before, after, dim=0) < 0.9999
+    assert 0.8 < torch.cosine_similarity(before, after, dim=0) < 0.9999
 
 
 # the shipped files
