@@ -131,11 +131,12 @@ def open_with_drawing(notebook: Any, lesson: str) -> None:
         lesson: its number.
     """
     png = (SECTIONS / f"{lesson}.png").read_bytes()
-    height = min(HIGHEST, int.from_bytes(png[20:24]) // 2)  # drawn twice as large
+    wide, high = int.from_bytes(png[16:20]), int.from_bytes(png[20:24])
+    width = min(wide // 2, wide * HIGHEST // high)  # drawn twice as large; JupyterLab heeds a width, but no height
     name, alt = f"flow_{lesson}.png", escape(show_drawing(f"flow_{lesson}").alt)
     first = notebook.cells[0]
     title, badge, rest = OPENING.sub("", first.source).split("\n\n", 2)
-    first.source = f'{title}\n\n{badge}\n\n<img src="attachment:{name}" height="{height}" alt="{alt}">\n\n{rest}'
+    first.source = f'{title}\n\n{badge}\n\n<img src="attachment:{name}" width="{width}" alt="{alt}">\n\n{rest}'
     first.attachments = {name: {"image/png": base64.b64encode(png).decode()}}
 
 

@@ -113,7 +113,8 @@ def test_a_lesson_opens_with_its_drawing_as_it_is_now(path):
     [png] = first.attachments.values()
     with Image.open(io.BytesIO(base64.b64decode(png["image/png"]))) as image:
         assert image.info[draw_openings.SOURCE] == draw_openings.source_of(path.stem)
-        assert int(re.search(r'height="(\d+)"', picture)[1]) <= min(400, image.height // 2)
+        width = int(re.search(r' width="(\d+)"', picture)[1])
+        assert width <= image.width // 2 and width * image.height / image.width <= 400 and " height=" not in picture
 
 
 def test_a_folded_quiz_explains_every_option(put_sections):
