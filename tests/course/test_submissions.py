@@ -272,6 +272,14 @@ def test_names_of_files_cannot_write_lines_of_their_own(
     assert len(printed) == 4 and all(line.isprintable() for line in printed)
 
 
+def test_no_bar_is_drawn_where_there_is_no_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rsepm_edu.cli.check.check_submission", graded)
+    assert cli.main(["check", *(str(write(tmp_path / name, START)) for name in ("a.ipynb", "b.ipynb"))]) == 0
+    assert "notebook/s" not in (told := capsys.readouterr().err) and "\r" not in told
+
+
 def test_a_terminal_that_lacks_a_letter_costs_no_grade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rsepm_edu.cli.check.check_submission", graded)
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="latin-1"))
