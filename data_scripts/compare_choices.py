@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from rsepm_edu.cli.options import shows_bars
 from rsepm_edu.course.networks import CREATURES_CAM, load_lesson_network
 from rsepm_edu.data.creatures import ensure_creatures
 from rsepm_edu.data.voc import VocDataset
@@ -83,7 +84,7 @@ def compare(options: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
         maps = seed_options_of(config, checkpoint.learnt, scales=scales)
     network = network.to(memory_format=torch.channels_last)
     criteria = tuple(options.criteria.split(","))
-    progress = not options.quiet
+    progress = shows_bars(options)
     chosen = choose_thresholds(network, dataset, maps, criteria=criteria, pictures=len(dataset), progress=progress)
     scores = score_seeds(network, dataset, maps, progress=progress)
     rows = scores.rows(seed=seed, chosen=thresholds_of(chosen), classes=VOC_6 if voc else None)

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from run_logs import merge_logs
 
+from rsepm_edu.cli.options import shows_bars
 from rsepm_edu.data.creatures import ensure_creatures
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation import tables
@@ -47,9 +48,9 @@ def main() -> int:
     try:
         rows: list[Row] = []
         for seed in seeds:
-            experiment = make_experiment(data, seed, progress=not options.quiet)
+            experiment = make_experiment(data, seed, progress=shows_bars(options))
             runs = options.runs / data / f"seed_{seed}"
-            rows += ablation(experiment, runs, branches, progress=not options.quiet)
+            rows += ablation(experiment, runs, branches, progress=shows_bars(options))
             print(tables.text(rows), flush=True)
             write(options.name, rows, experiment.config, seeds, options)
     except UserError as error:
