@@ -128,29 +128,6 @@ def walk(similarity, steps):
     return torch.tensor(places).T
 
 
-def class_map(correlation, cam, foreground, background):
-    def stretch(values):
-        low, high = min(values), max(values)
-        return [(value - low) / (high - low) if high > low else 0.0 for value in values]
-
-    columns = [stretch(column) for column in correlation.T.tolist()]
-
-    def average(chosen):
-        return stretch([sum(columns[j][i] for j in chosen) for i in range(len(cam))])
-
-    positive = average([j for j, value in enumerate(cam) if value >= foreground])
-    negative = average([j for j, value in enumerate(cam) if value <= background])
-    return stretch([max(0.0, p - q) for p, q in zip(positive, negative, strict=True)])
-
-
-def class_map_by_means(correlation, cam, foreground, background):
-    """A mean over no columns is not a number."""
-    columns = correlation - correlation.amin(0)
-    columns = columns / columns.amax(0)
-    difference = (columns[:, cam >= foreground].mean(1) - columns[:, cam <= background].mean(1)).relu()
-    return difference / difference.max()
-
-
 def class_points(confusion):
     rows = confusion.tolist()
     points = []
@@ -173,11 +150,6 @@ def sweep_points(values, truth, thresholds, above=lambda value, threshold: value
     return points
 
 
-def lowest_diagonal(points, thresholds):
-    ranked = sorted((float(fp + fn), float(threshold)) for (fp, fn), threshold in zip(points, thresholds, strict=True))
-    return ranked[0][1], 1 - ranked[0][0]
-
-
 def weights_at(image, y, x, dilation, sigma, include_centre=True):
     channels, height, width = image.shape
     steps = (-dilation, 0, dilation)
@@ -192,19 +164,6 @@ def weights_at(image, y, x, dilation, sigma, include_centre=True):
             logits[j] -= abs(around[j] - plane[y][x]) / (sigma * spread) / channels
     powers = [math.exp(logit) for logit in logits]
     return [power / sum(powers) for power in powers]
-
-
-def one_step(maps, affinity, offsets, wrap=False):
-    channels, height, width = maps.shape
-    refined = torch.zeros(channels, height, width)
-    for y in range(height):
-        for x in range(width):
-            for j, (dy, dx) in enumerate(offsets):
-                v, u = min(max(y + dy, 0), height - 1), min(max(x + dx, 0), width - 1)
-                if wrap:
-                    v, u = (y + dy) % height, (x + dx) % width
-                refined[:, y, x] += affinity[j, y, x] * maps[:, v, u]
-    return refined
 
 
 def pixels_reached(dilations, iterations, stays=False):
@@ -434,13 +393,10 @@ ANSWERS = {
     "02.three_terms": three_terms,
     "02.untouched": untouched,
     "03.agreement": agreement,
-    "03.class_map": class_map,
     "03.walk": walk,
-    "04.one_step": one_step,
     "04.pixels_reached": pixels_reached,
     "04.weights_at": weights_at,
     "05.class_points": class_points,
-    "05.lowest_diagonal": lowest_diagonal,
     "05.sweep_points": sweep_points,
     "06.quarrel_filter": quarrel_filter,
     "06.rec_loss": rec_loss,
@@ -562,20 +518,13 @@ def test_a_wrong_answer_gets_one_friendly_line(answer, said, capsys):
         ("03.walk", lambda s, k: torch.linalg.matrix_power(s / s.sum(0), k)),
         ("03.walk", lambda s, k: walk(s, k).T),
         ("03.walk", lambda s, k: walk(s, 2)),
-        ("03.class_map", lambda c, m, f, b: class_map(c, m, f, -1.0)),
-        ("03.class_map", lambda c, m, f, b: class_map(c.T, m, f, b)),
-        ("03.class_map", class_map_by_means),
         # Rows and columns exchanged, background left in, ≥ for >, of equals the last, nearest to the corner.
         ("05.class_points", lambda c: class_points(c.T)),
         ("05.class_points", lambda c: class_points(torch.nn.functional.pad(c, (1, 0, 1, 0)))),
         ("05.sweep_points", lambda v, t, s: sweep_points(v, t, s, above=lambda value, threshold: value >= threshold)),
-        ("05.lowest_diagonal", lambda p, s: (s.flip(0)[p.flip(0).sum(1).argmin()], 1 - p.sum(1).min())),
-        ("05.lowest_diagonal", lambda p, s: (s[p.norm(dim=1).argmin()], 1 - p[p.norm(dim=1).argmin()].sum())),
         # No pixel itself in the spread, no sigma, borders that wrap, shifts the wrong way, a pixel its own neighbour.
         ("04.weights_at", lambda i, y, x, d, s: weights_at(i, y, x, d, s, include_centre=False)),
         ("04.weights_at", lambda i, y, x, d, s: weights_at(i, y, x, d, 1.0)),
-        ("04.one_step", lambda m, a, o: one_step(m, a, o, wrap=True)),
-        ("04.one_step", lambda m, a, o: one_step(m, a, [(-dy, -dx) for dy, dx in o])),
         ("04.pixels_reached", lambda d, n: pixels_reached(d, n, stays=True)),
         ("04.pixels_reached", lambda d, n: (2 * max(d) * n + 1) ** 2),
         # Ends of ranges for a range of differences, the wrong sign, every pair twice, the best row, any rounding.
