@@ -94,7 +94,7 @@ def dishonest(tmp_path_factory: pytest.TempPathFactory) -> submissions.Submissio
             "nothing = Exercise(lambda *_: torch.zeros(1), lambda _: [(0,), (0,)])\n"
             "checks.check = check\n"
             "checks.judge = lambda *_: (True, 'right')\n"
-            "EXERCISES['01.tag_scores'] = EXERCISES['01.iou_fp_fn'] = nothing",
+            "EXERCISES['01.tag_scores'] = EXERCISES['01.seen_pixels'] = nothing",
             "def tag_scores(*_):\n    return torch.zeros(1)\n\n\ncheck('01.tag_scores', tag_scores);",
             *[source for source in solutions() if "def merge_scales(" not in source],
             "# @title Solution 2\nimport torch.nn.functional as F\ndef merge_scales_solution(a, b, size):\n"
@@ -106,7 +106,7 @@ def dishonest(tmp_path_factory: pytest.TempPathFactory) -> submissions.Submissio
 
 def test_printing_redefining_and_patching_do_not_pass(dishonest: submissions.Submission) -> None:
     assert dishonest.lesson == "01"
-    assert passed(dishonest) == {"tag_scores": False, "merge_scales": False, "iou_fp_fn": False}
+    assert passed(dishonest) == {"tag_scores": False, "merge_scales": False, "seen_pixels": False}
     assert "expected shape (1, 2), got (1,)" in lines(dishonest)["tag_scores"]
 
 
@@ -122,13 +122,13 @@ def test_endless_code_is_stopped_and_the_rest_is_checked(tmp_path: Path) -> None
         mine()[0],
         "def merge_scales(cams, mirrored, size):\n    while True:\n        pass",
         "1 / 0",
-        "def iou_fp_fn(mask, truth)\n    return 1",
+        "def seen_pixels(layers)\n    return 1",
     )
     found = check_submission(path, cell_seconds=10)
-    assert passed(found) == {"tag_scores": True, "merge_scales": False, "iou_fp_fn": False}
+    assert passed(found) == {"tag_scores": True, "merge_scales": False, "seen_pixels": False}
     assert found.problem == "code cell 2 ran longer than 10 s and was stopped"
     assert lines(found)["merge_scales"] == "Not yet: your function ran longer than 10 s and was stopped."
-    assert lines(found)["iou_fp_fn"] == "Not yet: the notebook defines no function iou_fp_fn."
+    assert lines(found)["seen_pixels"] == "Not yet: the notebook defines no function seen_pixels."
 
 
 def test_a_notebook_that_ends_its_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,7 +145,7 @@ def test_a_function_that_ends_its_process_costs_what_comes_after(tmp_path: Path)
     first, _, third = mine()
     path = write(tmp_path / "ends.ipynb", START, first, "import os\ndef merge_scales(*_):\n    os._exit(0)", third)
     found = check_submission(path)
-    assert passed(found) == {"tag_scores": True, "merge_scales": False, "iou_fp_fn": False}
+    assert passed(found) == {"tag_scores": True, "merge_scales": False, "seen_pixels": False}
     assert lines(found)["merge_scales"] == "Not yet: your function ended its process."
     assert found.problem is None
 
