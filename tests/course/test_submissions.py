@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -73,7 +74,7 @@ def test_a_solved_and_a_stubbed_notebook(tmp_path: Path, capsys: pytest.CaptureF
     assert cli.main(["check", *files, "--json", "--quiet"]) == 1
     first, second, third = map(json.loads, capsys.readouterr().out.splitlines())
     assert (first["file"], first["lesson"], first["problem"], first["solved"]) == (files[0], "01", None, 3)
-    assert all(exercise["line"].startswith("Solved on 2 inputs; the last: ") for exercise in first["grades"])
+    assert all(re.match(r"Solved on [24] inputs; the last: ", exercise["line"]) for exercise in first["grades"])
     assert (second["lesson"], second["problem"], second["solved"], second["of"]) == ("01", None, 0, 3)
     assert all(exercise["line"].startswith("Not done yet: ") for exercise in second["grades"])
     assert (third["lesson"], third["problem"]) == (None, "expected a Jupyter notebook, got no JSON")
