@@ -15,7 +15,7 @@ from rsepm_edu.data.creature_grounds import GROUNDS, THINGS
 PRETEXT_TAGS = (
     "an animal",
     "two or more animals",
-    *(f"head of a {name}" for name in STRANGERS[:-1]),
+    *(f"head with {name}" for name in STRANGERS[:-1]),
     *(f"coat with {name}" for name in COATS),
     *(f"coat of colour {hue}" for hue in range(len(PALETTE))),
     *GROUNDS,

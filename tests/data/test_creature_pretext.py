@@ -65,7 +65,7 @@ def test_a_head_is_named_where_most_of_it_is_seen():
                 continue
             for row, part in zip(tags, (seen[:48, :48], seen[:48, 48:], seen[48:, :48], seen[48:, 48:]), strict=True):
                 share = part.sum() / whole
-                tag = row[PRETEXT_TAGS.index(f"head of a {name}")]
+                tag = row[PRETEXT_TAGS.index(f"head with {name}")]
                 assert tag == (share > 0.6)
                 named += tag
     assert named > 5
