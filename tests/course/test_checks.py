@@ -177,20 +177,6 @@ def quarrel_filter(seed, certain, uncertain, margin, behind=lambda gap, margin: 
     return mask
 
 
-def rec_loss(cam, rs_map, tags, pick=statistics.fmean):
-    """One position after the other; each of the map's blocks is as large as the others."""
-    classes, height, width = cam.shape
-    tall, wide = rs_map.shape[1] // height, rs_map.shape[2] // width
-    differences = []
-    for k in (k for k in range(classes) if tags[k]):
-        peak = max(0.0, *cam[k].flatten().tolist()) + 1e-5
-        for y in range(height):
-            for x in range(width):
-                block = rs_map[k, y * tall : (y + 1) * tall, x * wide : (x + 1) * wide].flatten().tolist()
-                differences.append(abs(max(0.0, float(cam[k, y, x])) / peak - pick(block)))
-    return statistics.fmean(differences)
-
-
 def teacher_after(students, start, decay):
     teacher = start.tolist()
     for student in students.tolist():
@@ -212,23 +198,6 @@ def strength(grey, weights=(1, 2, 1)):
             across = sum(w * (at(y + d, x + 1) - at(y + d, x - 1)) for d, w in pairs)
             down = sum(w * (at(y + 1, x + d) - at(y - 1, x + d)) for d, w in pairs)
             result[y, x] = abs(across) + abs(down)
-    return result
-
-
-def majority(regions, labels, ignored=()):
-    """Label by label from the smallest; only a greater count takes its place."""
-    height, width = regions.shape
-    places = [(y, x) for y in range(height) for x in range(width)]
-    result = torch.full((height, width), 255)
-    for number in sorted(set(regions.flatten().tolist()) - {0}):
-        inside = [(y, x) for y, x in places if regions[y, x] == number]
-        found = [int(labels[y, x]) for y, x in inside]
-        most, winner = 0, 255
-        for label in sorted(set(found) - set(ignored)):
-            if found.count(label) > most:
-                most, winner = found.count(label), label
-        for y, x in inside:
-            result[y, x] = winner
     return result
 
 
@@ -296,15 +265,6 @@ def untouched(side, parts, reach, cut_at_border=False):
     return count
 
 
-def choose_half(present, draw, count=lambda n: -(-n // 2), lowest=False):
-    chosen = []
-    for among, numbers in zip(present.tolist(), draw.tolist(), strict=True):
-        ranked = sorted((number, k) for k, number in enumerate(numbers) if among[k])
-        kept = ranked[: count(len(ranked))] if lowest else ranked[len(ranked) - count(len(ranked)) :]
-        chosen.append([float(k in [k for _, k in kept]) for k in range(len(among))])
-    return chosen
-
-
 def saliency_weight(above, below, grafted):
     rows = list(zip(above.flatten().tolist(), below.flatten().tolist(), grafted.flatten().tolist(), strict=True))
     carried = sum(a for a, _, g in rows if g) / sum(a for a, _, _ in rows)
@@ -370,12 +330,9 @@ ANSWERS = {
     "05.class_points": class_points,
     "05.sweep_points": sweep_points,
     "06.quarrel_filter": quarrel_filter,
-    "06.rec_loss": rec_loss,
     "06.teacher_after": teacher_after,
-    "07.choose_half": choose_half,
     "07.saliency_weight": saliency_weight,
     "07.visible_tags": visible_tags,
-    "08.majority": majority,
     "08.share_left": share_left,
     "08.strength": strength,
     "09.balanced_loss": balanced_loss,
@@ -468,10 +425,7 @@ def test_a_wrong_answer_gets_one_friendly_line(answer, said, capsys):
         ("02.put_together", lambda t, n: put_together(t.transpose(2, 3), n).transpose(2, 3)),
         ("02.untouched", lambda n, p, r: untouched(n, p, r, cut_at_border=True)),
         ("02.untouched", lambda n, p, r: math.isqrt(untouched(n, p, r))),
-        # Rounded down, the smallest numbers, absent classes too; area, one saliency, no share; hidden tags kept.
-        ("07.choose_half", lambda p, d: choose_half(p, d, count=lambda n: n // 2)),
-        ("07.choose_half", lambda p, d: choose_half(p, d, lowest=True)),
-        ("07.choose_half", lambda p, d: choose_half(torch.ones_like(p), d)),
+        # Area, one saliency, no share; hidden tags kept.
         ("07.saliency_weight", lambda a, b, g: g.float().mean()),
         ("07.saliency_weight", lambda a, b, g: (a * g).sum() / a.sum()),
         ("07.saliency_weight", lambda a, b, g: (a * g).sum() / ((a * g).sum() + (b * ~g).sum())),
@@ -500,18 +454,14 @@ def test_a_wrong_answer_gets_one_friendly_line(answer, said, capsys):
         ("12.turned_pairs", lambda f, s: (f.argsort() != s.argsort()).sum()),
         ("12.dishonest_row", lambda c, r, f: r.argmax()),
         ("12.dishonest_row", lambda c, r, f: (r != c[:, f]).float().argmax()),
-        # Background made void too, ≤ for <, one pixel for the mean, absent classes too, start forgotten.
+        # Background made void too, ≤ for <, start forgotten.
         ("06.quarrel_filter", lambda s, c, u, m: quarrel_filter(s, c, -1.0, m)),
         ("06.quarrel_filter", lambda s, c, u, m: quarrel_filter(s, c, u, m, behind=lambda g, m: g <= m)),
-        ("06.rec_loss", lambda c, r, t: rec_loss(c, r, t, pick=lambda block: block[0])),
-        ("06.rec_loss", lambda c, r, t: rec_loss(c, r, t + 1)),
         ("06.teacher_after", lambda s, t, d: teacher_after(s, s[0], d)),
         ("06.teacher_after", lambda s, t, d: teacher_after(s, t, 1 - d)),
-        # No weights 1, 2, 1; zeros beyond the border; void not counted, edges too; all of A pasted; void of A pasted.
+        # No weights 1, 2, 1; zeros beyond the border; all of A pasted; void of A pasted.
         ("08.strength", lambda g: strength(g, weights=(0, 4, 0))),
         ("08.strength", lambda g: strength(torch.nn.functional.pad(g, [1] * 4))[1:-1, 1:-1]),
-        ("08.majority", lambda r, m: majority(r, m, ignored={255})),
-        ("08.majority", lambda r, m: majority(r + 1, m)),
         ("08.share_left", lambda a, b, c: share_left(a, b, c | True)),
         ("08.share_left", lambda a, b, c: share_left(torch.where(a == 255, 1 + c.int().argmax(), a), b, c)),
         # Beliefs for probabilities, no logarithm, no unary at all; ends left out, radius forgotten, radius included;
