@@ -82,4 +82,4 @@ def test_settings_of_the_decoder_are_passed_on() -> None:
     network = build_network("creatures", CLASSES, decoder_channels=24, decoder_rates=(1, 2, 3, 4), separable=True)
     assert len(network.decoder.aspp.branches) == 5
     assert network.decoder.refine[-1].weight.shape == (4, 24, 1, 1)
-    assert network.decoder.aspp.branches[1][0].groups == 96
+    assert network.decoder.aspp.branches[1][0].groups == 24
