@@ -345,18 +345,25 @@ def test_a_loss_that_is_not_finite_is_one_line_too(
 def test_demo_trains_scores_and_draws(
     creatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(demo, "ensure_creatures", lambda: creatures)
+    monkeypatch.setattr(demo, "ensure_creatures", lambda **_: creatures)
     small = preset("creatures-cpu", epochs=3, rs_start=1, mix_start=2, size=32, batch_size=4, decoder_channels=16)
-    monkeypatch.setattr(demo, "preset", lambda name, **changes: replace(small, **changes))
+    monkeypatch.setattr(demo, "preset", lambda name, seed, **_: replace(small, seed=seed))
     out = tmp_path / "demo"
     assert cli.main(["demo", "--out", str(out), "--quiet"]) == 0
     printed = capsys.readouterr().out
-    for method in ("CAM", "CAM + SCG + PAMR", "RS (cam)", "RS (decoder)", "RS + EPM (decoder)"):
-        assert f"\n{method} " in printed
+    for row in ("tags alone: class activation maps (CAM)", "RecurSeed (RS), its own mask", "the last on new pictures"):
+        assert f"\n{row}" in printed
+    assert f"\nlook at: {out / 'method.png'}\n" in printed and Image.open(out / "method.png").format == "PNG"
     assert list((out / "panels").glob("*.png")) and len(list((out / "masks").glob("*.png"))) == 6
     assert (out / "table" / "table.json").is_file()
+    told = "".join(f"{line}\n" for line in printed.splitlines() if "seconds" not in line)
     assert cli.main(["demo", "--out", str(out)]) == 0  # finished: told again
-    assert capsys.readouterr().out == "".join(f"{line}\n" for line in printed.splitlines() if "seconds" not in line)
+    assert capsys.readouterr().out == told
+    assert cli.main(["demo", "--out", str(out), "--full"]) == 0
+    full = capsys.readouterr().out
+    assert full.endswith(told)
+    for method in ("CAM", "CAM + SCG + PAMR", "RS (cam)", "RS (decoder)", "RS + EPM (decoder)"):
+        assert f"\n{method} " in full and f"\n{method} " not in told
     assert f"--seed: expected 0, of the finished demo in {out}, got 1" in fails(
         capsys, "demo", "--out", out, "--seed", 1
     )

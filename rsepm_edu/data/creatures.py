@@ -52,7 +52,7 @@ ImageSets/Main/          <class>_<split>.txt: 1 if the class is in the picture, 
 
 A class shows for certain only in the pattern on the head: zebbo has stripes,
 dotkin a dot, ringlo a ring, plusmo a plus, tramlo two halves. The body gives a
-hint: seven in ten wear one of two usual coats of their class (dotkin and ringlo
+hint: eight in ten wear one of two usual coats of their class (dotkin and ringlo
 the same ones), the others any coat. Colours tell nothing. Tramlo stands on
 a piece of railway track, and no other creature does.
 """
