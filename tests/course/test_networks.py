@@ -119,10 +119,10 @@ def test_the_command_gives_what_its_record_says_and_the_same_bytes_again(method,
     )
     if method == "rs":  # scored before and after
         assert [row["epoch"] for row in record["scores_by_epoch"]] == [1, 3]
-    # A few steps away from the network it goes on from.
+    # Six steps away from the network it goes on from; in each, a weight of the head moves by 0.01 at most.
     shipped, made = load_lesson_network(CREATURES_CAM), networks._read(tmp_path / "one" / f"{name}.pt")
     moved = (shipped.classifier.weight - made.classifier.weight).abs().mean()
-    assert 0 < moved < 0.05 * shipped.classifier.weight.abs().mean()
+    assert 0 < moved < 0.06 < 0.5 * shipped.classifier.weight.abs().mean()
 
 
 # the shipped files
@@ -146,18 +146,15 @@ def test_a_shipped_file_is_the_one_its_record_speaks_of(name):
     assert len(record["loss_by_epoch"]) == record["config"]["epochs"] - before
 
 
-def test_the_shipped_networks_know_the_tags_of_pictures_they_have_not_seen():
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_network_knows_the_tags_of_pictures_it_has_not_seen(name):
     """Nine in ten at least: dotkin and ringlo look alike, and ringlo is the one missed most."""
     images, tags, _ = batch("val", 100)
-    right = {}
-    for name in NAMES:
-        network = load_lesson_network(name)
-        assert network.classes == CREATURES and not network.training
-        with torch.inference_mode():
-            found = network(images, decode=False).tag_logits > 0
-        right[name] = float((found == tags.bool()).float().mean())
-    from_random = right.pop(CREATURES_RANDOM_START)
-    assert min(right.values()) > 0.9 and min(right.values()) > from_random + 0.05
+    network = load_lesson_network(name)
+    assert network.classes == CREATURES and not network.training
+    with torch.inference_mode():
+        found = network(images, decode=False).tag_logits > 0
+    assert (found == tags.bool()).float().mean() > 0.9
 
 
 def test_the_decoder_of_the_rs_network_finds_animals_and_the_film_ends_where_the_network_is():
