@@ -86,7 +86,7 @@ def trivial(dataset: VocDataset) -> dict[str, Tensor]:
     """Confusion matrices of two masks that need no network: background alone, and the first tag everywhere."""
     labels = len(dataset.classes) + 1
     found = {name: torch.zeros(labels, labels, dtype=torch.int64) for name in ("nothing", "everything (first tag)")}
-    for sample in dataset:
+    for sample in (dataset[index] for index in range(len(dataset))):
         mask = sample["mask"].as_subclass(Tensor)
         first = int(sample["tags"].argmax()) + 1
         for label, confusion in zip((0, first), found.values(), strict=True):

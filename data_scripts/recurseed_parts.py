@@ -106,7 +106,7 @@ def trained(config: TrainConfig, part: Part, root: Path, folder: Path) -> Single
     """The averaged network after RecurSeed without that part."""
     if not (folder / LAST).is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        save_checkpoint(folder / LAST, warm_start(config, config.rs_start).checkpoint())
+        save_checkpoint(folder / LAST, warm_start(config, CREATURES_CAM, config.rs_start).checkpoint())
     if load_checkpoint(folder / LAST).epoch < config.epochs:
         with without(part):
             train(config, root, folder, resume=True, progress=False)

@@ -58,7 +58,7 @@ def train(images: Tensor, tags: Tensor, *, epochs: int, seed: int, device: torch
     images, tags = images.to(device), tags.to(device)
     backbone = creatures_backbone()
     heads = TagHeads(backbone.channels[-1])
-    network = nn.ModuleList([backbone, heads]).to(device, memory_format=torch.channels_last)
+    network = nn.ModuleList([backbone, heads]).to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=0.02)
     steps = epochs * (len(images) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.1)
@@ -69,7 +69,7 @@ def train(images: Tensor, tags: Tensor, *, epochs: int, seed: int, device: torch
             flipped = torch.rand(BATCH, 1, 1, 1, device=device) < 0.5
             batch = torch.where(flipped, images[rows].flip(-1), images[rows])
             votes = heads(backbone(normalise(batch).to(memory_format=torch.channels_last))[-1])
-            loss = sum(F.binary_cross_entropy_with_logits(logits, tags[rows]) for logits in votes)
+            loss = torch.stack([F.binary_cross_entropy_with_logits(logits, tags[rows]) for logits in votes]).sum()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

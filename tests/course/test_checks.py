@@ -34,12 +34,6 @@ def paired_range(before, after):
     return sum(differences) / len(differences), differences[0], differences[-1]
 
 
-def turned_pairs(first, second):
-    """By signs of all differences at once."""
-    signs = [(v[:, None] - v[None]).sign() for v in (first, second)]
-    return (signs[0] * signs[1] < 0).sum() / 2
-
-
 def dishonest_row(curves, reported, fixed):
     """The one whose number is its highest, which at the fixed threshold nobody has."""
     for row, (curve, number) in enumerate(zip(curves.tolist(), reported.tolist(), strict=True)):
@@ -66,10 +60,6 @@ def scale_path(finite, start, interval, backoff=0.5, keeps_count=False):
             scale, good = 2 * scale, 0
         path.append(scale)
     return path
-
-
-def miou_of_ranks(confusions):
-    return mean_iou(sum(confusions.unbind(0)))
 
 
 def tag_scores(features, weight):
@@ -234,14 +224,6 @@ def affinity_from(edge, start, radius, ends=1):
     return row
 
 
-def seed_walk(seed, affinity, beta, steps, dim=0):
-    """Step by step on the seed; a column of the transition adds up to 1."""
-    transition = affinity**beta / (affinity**beta).sum(dim, keepdim=True)
-    for _ in range(steps):
-        seed = seed @ transition
-    return seed
-
-
 def put_together(tiles, parts):
     """Place by place: not slices, not joins."""
     count, classes, h, w = tiles.shape
@@ -285,18 +267,6 @@ def visible_tags(mask, paste, tags, min_visible, nothing_stays=True):
     return kept
 
 
-def moving_average(start, weights, decay, first=0):
-    """By what each weight counts in the end: not step by step."""
-    keeps = [min(decay, (1 + step) / (10 + step)) for step in range(first, first + len(weights))]
-    averages = []
-    for last in range(1, len(weights) + 1):
-        average = start * math.prod(keeps[:last])
-        for step in range(last):
-            average += (1 - keeps[step]) * math.prod(keeps[step + 1 : last]) * weights[step].item()
-        averages.append(average)
-    return averages
-
-
 def part_weights(pseudo_masks, parts):
     size = len(pseudo_masks) // parts
     counts = [0] * parts
@@ -336,17 +306,13 @@ ANSWERS = {
     "08.share_left": share_left,
     "08.strength": strength,
     "09.balanced_loss": balanced_loss,
-    "09.moving_average": moving_average,
     "09.part_weights": part_weights,
     "10.fewest_parts": fewest_parts,
-    "10.miou_of_ranks": miou_of_ranks,
     "10.scale_path": scale_path,
     "11.affinity_from": affinity_from,
     "11.mean_field_step": mean_field_step,
-    "11.walk": seed_walk,
     "12.dishonest_row": dishonest_row,
     "12.paired_range": paired_range,
-    "12.turned_pairs": turned_pairs,
 }
 
 
@@ -447,11 +413,9 @@ def test_a_wrong_answer_gets_one_friendly_line(answer, said, capsys):
         ("04.weights_at", lambda i, y, x, d, s: weights_at(i, y, x, d, 1.0)),
         ("04.pixels_reached", lambda d, n: pixels_reached(d, n, stays=True)),
         ("04.pixels_reached", lambda d, n: (2 * max(d) * n + 1) ** 2),
-        # Ends of ranges for a range of differences, the wrong sign, every pair twice, the best row, any rounding.
+        # Ends of ranges for a range of differences, the wrong sign, the best row, any rounding.
         ("12.paired_range", lambda b, a: ((a - b).mean(), a.min() - b.max(), a.max() - b.min())),
         ("12.paired_range", lambda b, a: paired_range(a, b)),
-        ("12.turned_pairs", lambda f, s: 2 * turned_pairs(f, s)),
-        ("12.turned_pairs", lambda f, s: (f.argsort() != s.argsort()).sum()),
         ("12.dishonest_row", lambda c, r, f: r.argmax()),
         ("12.dishonest_row", lambda c, r, f: (r != c[:, f]).float().argmax()),
         # Background made void too, ≤ for <, start forgotten.
@@ -464,32 +428,23 @@ def test_a_wrong_answer_gets_one_friendly_line(answer, said, capsys):
         ("08.strength", lambda g: strength(torch.nn.functional.pad(g, [1] * 4))[1:-1, 1:-1]),
         ("08.share_left", lambda a, b, c: share_left(a, b, c | True)),
         ("08.share_left", lambda a, b, c: share_left(torch.where(a == 255, 1 + c.int().argmax(), a), b, c)),
-        # Beliefs for probabilities, no logarithm, no unary at all; ends left out, radius forgotten, radius included;
-        # rows for columns, no beta, a step too few.
+        # Beliefs for probabilities, no logarithm, no unary at all; ends left out, radius forgotten, radius included.
         ("11.mean_field_step", lambda p, q, k, w: mean_field_step(q, q, k, w)),
         ("11.mean_field_step", lambda p, q, k, w: (p + w * k @ q).softmax(1)),
         ("11.mean_field_step", lambda p, q, k, w: mean_field_step(torch.ones_like(p), q, k, w)),
         ("11.affinity_from", lambda e, i, r: affinity_from(e, i, r, ends=0)),
         ("11.affinity_from", lambda e, i, r: affinity_from(e, i, 99)),
         ("11.affinity_from", lambda e, i, r: affinity_from(e, i, r + 1)),
-        ("11.walk", lambda s, a, b, n: seed_walk(s, a, b, n, dim=1)),
-        ("11.walk", lambda s, a, b, n: seed_walk(s, a, 1.0, n)),
-        ("11.walk", lambda s, a, b, n: seed_walk(s, a, b, n - 1)),
-        # No fast start, steps counted from 1, the shares exchanged; by pictures; plain, and void as background.
-        ("09.moving_average", lambda s, w, d: moving_average(s, w, d, first=10**6)),
-        ("09.moving_average", lambda s, w, d: moving_average(s, w, d, first=1)),
-        ("09.moving_average", lambda s, w, d: moving_average(s, w, 1 - d)),
+        # By pictures; plain, and void as background.
         ("09.part_weights", lambda m, n: torch.full((n,), 1 / n)),
         # Parts that leave a rest, the weights and what belongs to them forgotten, never "none"; no halving, a count
-        # that goes on after an overflow, a doubling a step late; means over ranks, absent labels as 0.
+        # that goes on after an overflow, a doubling a step late.
         ("10.fewest_parts", lambda b, f, p, r: math.ceil(b * p / (r - f))),
         ("10.fewest_parts", lambda b, f, p, r: fewest_parts(b, 0, p, r)),
         ("10.fewest_parts", lambda b, f, p, r: fewest_parts(b, f, p, r) or b),
         ("10.scale_path", lambda f, s, n: scale_path(f, s, n, backoff=1.0)),
         ("10.scale_path", lambda f, s, n: scale_path(f, s, n, keeps_count=True)),
         ("10.scale_path", lambda f, s, n: scale_path(f, s, n + 1)),
-        ("10.miou_of_ranks", lambda c: sum(mean_iou(each) for each in c) / len(c)),
-        ("10.miou_of_ranks", lambda c: mean_iou(c.sum(0), absent=0.0)),
         ("09.balanced_loss", lambda s, m: F.cross_entropy(s, m, ignore_index=255)),
         ("09.balanced_loss", lambda s, m: balanced_loss(s, m.where(m != 255, 0))),
     ],
