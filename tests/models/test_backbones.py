@@ -227,7 +227,10 @@ def test_imagenet_means_the_authors_weights_for_resnets_else_the_newest(monkeypa
     [
         ({"name": "vgg16"}, r"^backbone: expected one of creatures, resnet18, .*, got 'vgg16'$"),
         ({"name": "resnet18", "output_stride": 32}, r"^output_stride: expected 8 or 16, got 32$"),
-        ({"name": "creatures", "weights": "imagenet"}, r"^weights: .* creatures .* 'pretext', 'none' or a file, got 'imagenet'$"),
+        (
+            {"name": "creatures", "weights": "imagenet"},
+            r"^weights: .* creatures .* 'pretext', 'none' or a file, got 'imagenet'$",
+        ),
     ],
 )
 def test_unknown_names(arguments: dict[str, Any], message: str) -> None:
