@@ -102,8 +102,10 @@ def test_a_lessons_own_solutions_all_pass(path: Path) -> None:
     assert found == dict.fromkeys(exercises(path), True)
 
 
-@lessons
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize(
+    ("path", "number"),
+    [pytest.param(path, n, id=f"{path.stem}-{n}") for path in LESSONS for n in range(len(exercises(path)))],
+)
 def test_one_wrong_body_among_right_ones_is_the_one_that_fails(path: Path, number: int) -> None:
     bodies = own_solutions(path)
     bodies[number] = wrong_bodies(path)[number]
