@@ -123,9 +123,7 @@ def test_voc_takes_its_network_from_a_checkpoint(voc, tmp_path, monkeypatch):
     assert loaded.classes == VOC_CLASSES and not loaded.training
     assert torch.equal(loaded.classifier.weight, network.classifier.weight)
     # A run of its tags alone: a lesson goes on from it through all phases.
-    assert start(dataset="voc").settings() == dataclasses.replace(
-        config, method="rs", mixing="epm", weights="none"
-    )
+    assert start(dataset="voc").settings() == dataclasses.replace(config, method="rs", mixing="epm", weights="none")
 
 
 def test_voc_has_a_network_of_puzzle_cam_of_its_own_or_says_what_stands_in(voc, tmp_path, monkeypatch, capsys):
