@@ -187,7 +187,7 @@ def steps(check: Check) -> Iterator[Row]:
         for precision in PRECISIONS:
             found, losses = _gradient(replace(method, precision=precision), phase, images, tags, check.device)
             alike = float(F.cosine_similarity(wanted.double(), found.double(), dim=0))
-            least = 0.99 if precision == "fp32" else 0.8
+            least = 0.99 if precision == "fp32" else 0.7  # labels at a threshold turn over
             good = all(map(math.isfinite, losses.values())) and alike >= least
             yield Row(f"{phase.name} in {precision}", alike, "cosine of gradients", f"at least {least}", good)
 
@@ -288,6 +288,9 @@ def lesson(check: Check) -> Iterator[Row]:
         for cell in cells:
             source = "".join(line for line in cell["source"] if not line.lstrip().startswith("%"))
             exec(compile(source, LESSON.name, "exec"), names)
+    for value in names.values():
+        if isinstance(value, tempfile.TemporaryDirectory):
+            value.cleanup()
     yield Row("cells run", len(cells), "", "none failed", True)
     yield Row("time", time.perf_counter() - started, "s")
 

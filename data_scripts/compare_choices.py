@@ -16,13 +16,14 @@ from typing import Any
 
 import torch
 
+from rsepm_edu.cli.options import shows_bars
 from rsepm_edu.course.networks import CREATURES_CAM, load_lesson_network
 from rsepm_edu.data.creatures import ensure_creatures
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation import tables
 from rsepm_edu.evaluation.choosing import CRITERIA, choose_thresholds, thresholds_of
-from rsepm_edu.evaluation.inference import SCALES
+from rsepm_edu.evaluation.inference import NEAR_SCALES
 from rsepm_edu.evaluation.scoring import score_seeds
 from rsepm_edu.evaluation.seed_options import SeedOptions
 from rsepm_edu.evaluation.tables import Row
@@ -70,7 +71,7 @@ def compare(options: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
     picked = [position * len(dataset) // count for position in range(count)]
     dataset.names, dataset.tags = [dataset.names[index] for index in picked], dataset.tags[picked]
     # Scale 2.0 is left out on the photographs, as in make_results.py.
-    scales = (1.0, 0.5, 1.5) if voc else SCALES
+    scales = (1.0, 0.5, 1.5) if voc else NEAR_SCALES
     if options.checkpoint is None:
         if voc:
             raise UserError("--checkpoint: expected a network trained on the photographs, got none")
@@ -83,7 +84,7 @@ def compare(options: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
         maps = seed_options_of(config, checkpoint.learnt, scales=scales)
     network = network.to(memory_format=torch.channels_last)
     criteria = tuple(options.criteria.split(","))
-    progress = not options.quiet
+    progress = shows_bars(options)
     chosen = choose_thresholds(network, dataset, maps, criteria=criteria, pictures=len(dataset), progress=progress)
     scores = score_seeds(network, dataset, maps, progress=progress)
     rows = scores.rows(seed=seed, chosen=thresholds_of(chosen), classes=VOC_6 if voc else None)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rsepm_edu.data.creature_drawing import CREATURES
 from rsepm_edu.models.affinity import BoundaryNetwork
+from rsepm_edu.models.backbones import Residual
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.training.checkpoint import network_from_config
 from rsepm_edu.training.config import preset
@@ -45,6 +46,16 @@ def times(shape: Sequence[int]) -> str:
     return "×".join(str(side) for side in shape)
 
 
+def layer_name(module: nn.Module) -> str:
+    """What a layer of the small backbone is: a first convolution or a residual block, with its step and kernel."""
+    first = next(layer for layer in module.modules() if isinstance(layer, nn.Conv2d))
+    size = times(first.kernel_size)
+    name = f"{size} convolution"
+    if isinstance(module, Residual):
+        name = "residual block" if size == "3×3" else f"residual block, {size}"
+    return name if first.stride == (1, 1) else f"{name}, step {first.stride[0]}"
+
+
 def backbone() -> Canvas:
     """The small backbone, stage by stage."""
     network = creatures_network()
@@ -53,24 +64,24 @@ def backbone() -> Canvas:
         "The small backbone, layer by layer",
         "An image passes a convolution and five residual blocks in four stages, numbered 2 to 5. The shapes of the "
         f"outputs are {', '.join(times(shapes[f'backbone.stages.{i}']) for i in range(4))}: channels, height, "
-        "width. A residual block is two 3×3 convolutions around a shortcut.",
+        "width. A residual block is two 3×3 convolutions around a shortcut; those of the last block are 1×1.",
     )
     canvas.text(24, 30, "The small backbone", anchor="start", style="head")
     canvas.text(506, 30, "channels×height×width", anchor="end", style="note small")
     rows = [
-        ("stage 2", "3×3 convolution, step 2", "backbone.stages.0.0"),
-        ("", "residual block", "backbone.stages.0.1"),
-        ("stage 3", "residual block, step 2", "backbone.stages.1.0"),
-        ("", "residual block, step 2", "backbone.stages.1.1"),
-        ("stage 4", "residual block", "backbone.stages.2"),
-        ("stage 5", "residual block", "backbone.stages.3"),
+        ("stage 2", "backbone.stages.0.0"),
+        ("", "backbone.stages.0.1"),
+        ("stage 3", "backbone.stages.1.0"),
+        ("", "backbone.stages.1.1"),
+        ("stage 4", "backbone.stages.2"),
+        ("stage 5", "backbone.stages.3"),
     ]
     canvas.box(110, 46, 240, 34, "image", "data")
     canvas.text(366, 69, times((3, size, size)), anchor="start")
     y = 80.0
-    for stage, name, module in rows:
+    for stage, module in rows:
         canvas.arrow((230, y), (230, y + 20))
-        canvas.box(110, y + 20, 240, 34, name, "net")
+        canvas.box(110, y + 20, 240, 34, layer_name(network.get_submodule(module)), "net")
         canvas.text(366, y + 43, times(shapes[module]), anchor="start")
         if stage:
             canvas.text(24, y + 43, stage, anchor="start", style="head")
@@ -87,6 +98,7 @@ def backbone() -> Canvas:
     canvas.arrow((480, y + 56), (500, y + 56))
     canvas.arrow((373, y + 118), (500, y + 118), (500, y + 62))
     canvas.text(506, y + 24, "batch norm after each; ReLU", anchor="end", style="note small")
+    canvas.text(506, y + 98, "1×1 in the last block", anchor="end", style="note small")
     return canvas
 
 

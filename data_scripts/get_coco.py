@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from rsepm_edu.cli.options import shows_bars
 from rsepm_edu.data.coco import ANNOTATIONS, PICTURES, get_coco
 from rsepm_edu.errors import UserError
 
@@ -32,7 +33,7 @@ def main() -> int:
             splits=options.splits,
             masks=not options.no_masks,
             given=options.given,
-            progress=not options.quiet,
+            progress=shows_bars(options),
         )
     except UserError as error:
         print(f"get_coco: {error}", file=sys.stderr)

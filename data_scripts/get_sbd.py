@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from rsepm_edu.cli.options import shows_bars
 from rsepm_edu.data.voc_download import SBD, get_sbd
 from rsepm_edu.errors import UserError
 
@@ -16,7 +17,7 @@ def main() -> int:
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     options = parser.parse_args()
     try:
-        print(get_sbd(options.root, given=options.given, progress=not options.quiet))
+        print(get_sbd(options.root, given=options.given, progress=shows_bars(options)))
     except UserError as error:
         print(f"get_sbd: {error}", file=sys.stderr)
         return 2

@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from rsepm_edu.cli.options import shows_bars
 from rsepm_edu.data.voc_download import VOC_2012, get_voc
 from rsepm_edu.errors import UserError
 
@@ -16,7 +17,7 @@ def main() -> int:
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     options = parser.parse_args()
     try:
-        print(get_voc(options.root, given=options.given, progress=not options.quiet))
+        print(get_voc(options.root, given=options.given, progress=shows_bars(options)))
     except UserError as error:
         print(f"get_voc: {error}", file=sys.stderr)
         return 2

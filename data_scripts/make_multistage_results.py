@@ -22,6 +22,7 @@ import torch
 from make_results import VOC_6, VOC_SAMPLE, from_environment
 from run_logs import merge_logs
 
+from rsepm_edu.cli.options import shows_bars
 from rsepm_edu.data.creatures import ensure_creatures
 from rsepm_edu.data.voc import VocDataset, find_devkit, read_split
 from rsepm_edu.errors import UserError
@@ -95,7 +96,7 @@ def main() -> int:
                 checkpoint = options.networks / f"seed_{seed}" / folder / LAST
                 settings = partial(settings_of, table, seed, seed_map, options.threshold)
                 out = options.runs / f"seed_{seed}" / folder
-                rows += rows_of(table, checkpoint, name, settings, root, out, progress=not options.quiet)
+                rows += rows_of(table, checkpoint, name, settings, root, out, progress=shows_bars(options))
                 write(rows, settings(), options)
             if table.segmenter:
                 rows.append(single_stage_row(seed, root, options))
@@ -168,7 +169,7 @@ def single_stage_row(seed: int, root: Path, options: argparse.Namespace) -> Row:
     """What the last rows of RS + EPM are to be compared with: its own segmentation, without a second stage."""
     network = load_network(options.networks / f"seed_{seed}" / "rs+epm" / LAST)
     dataset = VocDataset(root, "val", masks=True)
-    confusion = segmentation_confusion(network, dataset, progress=not options.quiet)
+    confusion = segmentation_confusion(network, dataset, progress=shows_bars(options))
     result = scores(confusion, dataset.classes)
     return Row.from_scores("RS + EPM alone (val, no tags)", result, threshold=None, oracle=False, seed=seed)
 

@@ -10,9 +10,11 @@ from pathlib import Path
 import torch
 from run_logs import merge_logs
 
+from rsepm_edu.cli.options import shows_bars
 from rsepm_edu.data.creatures import ensure_creatures
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation import tables
+from rsepm_edu.evaluation.inference import NEAR_SCALES
 from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.training.config import TrainConfig, method_name, preset
 from rsepm_edu.training.experiments import ABLATION, EVERY_MIXING, PUZZLE, Branch, Experiment, ablation
@@ -46,9 +48,9 @@ def main() -> int:
     try:
         rows: list[Row] = []
         for seed in seeds:
-            experiment = make_experiment(data, seed, progress=not options.quiet)
+            experiment = make_experiment(data, seed, progress=shows_bars(options))
             runs = options.runs / data / f"seed_{seed}"
-            rows += ablation(experiment, runs, branches, progress=not options.quiet)
+            rows += ablation(experiment, runs, branches, progress=shows_bars(options))
             print(tables.text(rows), flush=True)
             write(options.name, rows, experiment.config, seeds, options)
     except UserError as error:
@@ -60,7 +62,8 @@ def main() -> int:
 def make_experiment(data: str, seed: int, *, progress: bool) -> Experiment:
     """The settings behind the tables of a data set."""
     if data == "creatures":
-        return Experiment(preset("creatures-cpu", seed=seed), ensure_creatures(), pictures=300, progress=progress)
+        config = preset("creatures-cpu", seed=seed)
+        return Experiment(config, ensure_creatures(), scales=NEAR_SCALES, pictures=300, progress=progress)
     name = "voc-sample-gpu" if data == "voc-sample-gpu" else "voc-sample-cpu"
     config = preset(name, seed=seed, weights=from_environment(WEIGHTS))
     root = Path(from_environment(VOC_SAMPLE))

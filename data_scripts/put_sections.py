@@ -1,4 +1,4 @@
-"""Put what all lessons share into the notebooks: first cell, opening, mistakes, one page, quiz, experiment, drawings.
+"""Put what all lessons share into the notebooks: first cell, opening, scoreboard, mistakes, one page, quiz, drawings.
 
 They are written in notebooks/sections/NN.md, where a quiz is a list that GitHub shows as it is:
 
@@ -13,7 +13,7 @@ and the site show it alike, without a kernel and without a network, which no wid
 Below its title a notebook shows notebooks/sections/NN.png, see draw_openings.py; the file travels in the cell.
 
 Run again, the script replaces what it put there before. Cells of code and their outputs are kept as they are; those
-that show a drawing get its picture as output.
+that show a drawing or the scoreboard get it as output.
 """
 
 import argparse
@@ -25,7 +25,8 @@ from typing import Any, NamedTuple
 
 import nbformat
 
-from rsepm_edu.course.drawing import show_drawing
+from rsepm_edu.course.drawing import Drawing, show_drawing
+from rsepm_edu.course.scoreboard import LESSONS, Scoreboard, show_scoreboard
 
 ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = ROOT / "notebooks" / "sections"
@@ -94,7 +95,8 @@ def put(notebook: Any, lesson: str, sections: dict[str, str]) -> None:
             result.append(_text(sections["Common mistakes"]))
         if cell.source.startswith("## Exercises"):
             page = sections["On one page"] + "\n\nAnd the example of this lesson, from its beginning to its end:"
-            result += [_text(page), _drawing(f'show_drawing("flow_{lesson}")', f"flow_{lesson}")]
+            flow = show_drawing(f"flow_{lesson}")
+            result += [_text(page), _shown(f'show_drawing("flow_{lesson}")', f"flow_{lesson}", flow)]
             result.append(_text(folded_quiz(sections["Quiz"])))
         if cell.source.startswith("## References"):
             result.append(_text(sections["Open experiment"]))
@@ -102,7 +104,11 @@ def put(notebook: Any, lesson: str, sections: dict[str, str]) -> None:
         if i == first_code:
             result.append(_text(f"{sections['Where we stand']}\n\n{GLOSSARY}"))
             code = f'from rsepm_edu.course.drawing import show_drawing\n\nshow_drawing("here_{lesson}")'
-            result.append(_drawing(code, f"here_{lesson}"))
+            result.append(_shown(code, f"here_{lesson}", show_drawing(f"here_{lesson}")))
+            if lesson in LESSONS:
+                call = f'show_scoreboard("{lesson}")'
+                code = f"from rsepm_edu.course.scoreboard import show_scoreboard\n\n{call}"
+                result.append(_shown(code, f"scoreboard_{lesson}", show_scoreboard(lesson)))
     code_cells = [cell for cell in result if cell.cell_type == "code"]
     for count, cell in enumerate(code_cells, start=1):
         cell.execution_count = count
@@ -125,11 +131,12 @@ def open_with_drawing(notebook: Any, lesson: str) -> None:
         lesson: its number.
     """
     png = (SECTIONS / f"{lesson}.png").read_bytes()
-    height = min(HIGHEST, int.from_bytes(png[20:24]) // 2)  # drawn twice as large
+    wide, high = int.from_bytes(png[16:20]), int.from_bytes(png[20:24])
+    width = min(wide // 2, wide * HIGHEST // high)  # drawn twice as large; JupyterLab heeds a width, but no height
     name, alt = f"flow_{lesson}.png", escape(show_drawing(f"flow_{lesson}").alt)
     first = notebook.cells[0]
     title, badge, rest = OPENING.sub("", first.source).split("\n\n", 2)
-    first.source = f'{title}\n\n{badge}\n\n<img src="attachment:{name}" height="{height}" alt="{alt}">\n\n{rest}'
+    first.source = f'{title}\n\n{badge}\n\n<img src="attachment:{name}" width="{width}" alt="{alt}">\n\n{rest}'
     first.attachments = {name: {"image/png": base64.b64encode(png).decode()}}
 
 
@@ -185,10 +192,10 @@ def _text(source: str) -> Any:
     return nbformat.v4.new_markdown_cell(source, id=_name(heading), metadata={"tags": [TAG]})
 
 
-def _drawing(code: str, name: str) -> Any:
-    output = nbformat.v4.new_output("execute_result", data=show_drawing(name)._repr_mimebundle_(), execution_count=1)
-    cell = nbformat.v4.new_code_cell(code, id=_name(name), outputs=[output], metadata={"tags": [TAG]})
-    return cell
+def _shown(code: str, name: str, result: Drawing | Scoreboard) -> Any:
+    """A cell with that id, and its result as output."""
+    output = nbformat.v4.new_output("execute_result", data=result._repr_mimebundle_(), execution_count=1)
+    return nbformat.v4.new_code_cell(code, id=_name(name), outputs=[output], metadata={"tags": [TAG]})
 
 
 def main() -> None:

@@ -3,12 +3,12 @@
     python data_scripts/train_checkpoints.py                       # all of them
     python data_scripts/train_checkpoints.py --only creatures_rs   # one
 
-Each takes two to six minutes on one CPU core. One thread and a fixed seed: the same machine and
+Each takes two to ten minutes on one CPU core. One thread and a fixed seed: the same machine and
 versions give the same bytes again. Beside each network a JSON file says how it was made.
-creatures_puzzle and creatures_rs go on from the shipped creatures_cam: Puzzle-CAM from random
-weights learnt nothing here (the loss of the tags stayed at 0.4 over 17 epochs; the paper starts from
-ImageNet), and what RecurSeed changes is best seen on one and the same network. creatures_rs leaves a
-film of its epochs too (course/film.py).
+creatures_cam starts from the pretext's weights (train_pretext.py), creatures_random_start from random
+ones: a lesson shows what the pretext is worth. creatures_puzzle and creatures_rs go on from the shipped
+creatures_cam, creatures_epm from the shipped creatures_rs: what Puzzle-CAM, RecurSeed and EdgePredictMix change is
+best seen on one and the same network. creatures_rs leaves a film of its epochs too (course/film.py).
 
 Nothing learns from a mask. After each epoch of RecurSeed the state is scored on the masks of some
 training pictures, for the record alone: nothing is chosen by these numbers.
@@ -32,7 +32,9 @@ from torch import Tensor
 from rsepm_edu.course.film import CREATURES_RS_FILM, Frame, save_film, take_frame
 from rsepm_edu.course.networks import (
     CREATURES_CAM,
+    CREATURES_EPM,
     CREATURES_PUZZLE,
+    CREATURES_RANDOM_START,
     CREATURES_RS,
     load_lesson_network,
     save_lesson_network,
@@ -53,55 +55,61 @@ from rsepm_edu.training.loop import Trainer, train
 FOLDER = Path(__file__).parents[1] / "rsepm_edu" / "course" / "checkpoints"
 
 # Classification alone. Written out, not derived from a preset, so that tuning a preset for other
-# purposes leaves the lessons' networks as they are. Small batches: the heads are small, and many
-# steps find them earlier. The decoder is made as small as can be; it is neither trained nor kept.
+# purposes leaves the lessons' networks as they are. The decoder is made as small as can be; it is
+# neither trained nor kept.
 CAM = TrainConfig(
     method="cam",
     mixing="none",
     split="train",
     backbone="creatures",
-    weights="none",
+    weights="pretext",
+    freeze_stages=3,
     decoder_channels=8,
     decoder_rates=(2,),
     separable=True,
-    epochs=25,
+    epochs=10,
     optimizer="adamw",
-    learning_rate=3e-3,
+    learning_rate=1e-3,
     weight_decay=0.01,
-    head_factor=1.0,
-    batch_size=16,
+    batch_size=8,
     ema_decay=0.99,
     size=96,
     crop="zoom",
-    scale=(0.5, 1.0),
+    scale=(0.6, 1.0),
     jitter=0.0,
     workers=0,
     precision="fp32",
     panel_every=0,
 )
 
+# Eight epochs of RecurSeed after ten of classification alone. Decoder and thresholds are those of
+# the preset creatures-cpu, whose values were found with masks (an ORACLE, see training/config.py).
+RS = replace(
+    CAM,
+    method="rs",
+    decoder_channels=48,
+    decoder_rates=(2, 4, 6),
+    epochs=18,
+    rs_start=10,
+    scg_threshold=0.30,
+    certain=0.30,
+    uncertain=0.05,
+    pamr_stride=2,
+)
+
 CONFIGS: dict[str, TrainConfig] = {
     CREATURES_CAM: CAM,
+    # As long and on the same pictures; stages that know nothing yet must learn too.
+    CREATURES_RANDOM_START: replace(CAM, weights="none", freeze_stages=0),
     # The raw maps reach 60 here; with the paper's weight of 4 their difference drowns the tags.
-    CREATURES_PUZZLE: replace(CAM, method="puzzle", epochs=8, learning_rate=1e-3, puzzle_alpha=0.5),
-    # Twelve epochs of RecurSeed after twenty of classification alone. Decoder and thresholds are those of
-    # the preset creatures-cpu, whose values were found with masks (an ORACLE, see training/config.py).
-    CREATURES_RS: replace(
-        CAM,
-        method="rs",
-        decoder_channels=48,
-        decoder_rates=(2, 4, 6),
-        epochs=32,
-        rs_start=20,
-        scg_threshold=0.85,
-        certain=0.55,
-        uncertain=0.35,
-        pamr_stride=2,
-    ),
+    CREATURES_PUZZLE: replace(CAM, method="puzzle", epochs=8, puzzle_alpha=0.5),
+    CREATURES_RS: RS,
+    # Four epochs more, all of them with EdgePredictMix.
+    CREATURES_EPM: replace(RS, mixing="epm", epochs=RS.epochs + 4, mix_start=RS.epochs),
 }
 
-GO_ON = (CREATURES_PUZZLE, CREATURES_RS)
-"""Start as creatures_cam; for creatures_rs it stands in for the epochs of classification alone."""
+GO_ON = {CREATURES_PUZZLE: CREATURES_CAM, CREATURES_RS: CREATURES_CAM, CREATURES_EPM: CREATURES_RS}
+"""Networks that go on from a shipped one; it stands in for the epochs of the phases before."""
 
 FILM_PICTURES = 6
 FILM_EPOCHS = 2  # between two frames
@@ -173,11 +181,12 @@ def _numbers(result: Scores) -> dict[str, float]:
     return {"miou": round(100 * result.miou, 2), "fp": round(result.fp, 4), "fn": round(result.fn, 4)}
 
 
-def warm_start(config: TrainConfig, epoch: int) -> Trainer:
-    """A trainer after that many epochs, with the shipped creatures_cam in the place of its network."""
-    shipped = load_lesson_network(CREATURES_CAM)
+def warm_start(config: TrainConfig, name: str, epoch: int) -> Trainer:
+    """A trainer after that many epochs, with a shipped network in the place of its own."""
+    shipped = load_lesson_network(name)
     trainer = Trainer(config, shipped.classes, torch.device("cpu"))
-    known = {name: value for name, value in shipped.state_dict().items() if not name.startswith("decoder.")}
+    learnt = "decoder" in shipped.learnt
+    known = {key: value for key, value in shipped.state_dict().items() if learnt or not key.startswith("decoder.")}
     for network in (trainer.network, trainer.average.network):
         network.load_state_dict(known, strict=False)
     trainer.epoch = epoch
@@ -188,7 +197,8 @@ def make(name: str, folder: Path) -> None:
     """Train one network; write it, its record and, after RecurSeed, its film."""
     config, root = CONFIGS[name], ensure_creatures()
     refines = config.method not in WITHOUT_DECODER
-    start = config.rs_start if refines else 0
+    before = GO_ON.get(name)
+    start = config.mix_start if config.mixing != "none" else config.rs_start if refines else 0
     recorder = Recorder(config, root) if refines else None
     rows: list[dict[str, Any]] = []
 
@@ -198,12 +208,12 @@ def make(name: str, folder: Path) -> None:
             recorder(trainer)
 
     with tempfile.TemporaryDirectory() as run:
-        if name in GO_ON:
-            trainer = warm_start(config, start)
+        if before is not None:
+            trainer = warm_start(config, before, start)
             save_checkpoint(Path(run) / LAST, trainer.checkpoint())
             if recorder is not None:
                 recorder(trainer)
-        network = train(config, root, run, resume=name in GO_ON, device="cpu", on_epoch=on_epoch)
+        network = train(config, root, run, resume=before is not None, device="cpu", on_epoch=on_epoch, progress=False)
     path = folder / f"{name}.pt"
     save_lesson_network(path, network, backbone=config.backbone, decoder=config if refines else None)
     record: dict[str, Any] = {
@@ -214,12 +224,13 @@ def make(name: str, folder: Path) -> None:
         "sha256": {path.name: _sha256(path)},
         "loss_by_epoch": [{key: round(loss, 4) for key, loss in row["losses"].items()} for row in rows],
     }
-    if name in GO_ON:
-        record["warm_up"] = {"network": CREATURES_CAM, "epochs": start}
-    if recorder is not None:
+    if before is not None:
+        record["warm_up"] = {"network": before, "epochs": start}
+    if name == CREATURES_RS and recorder is not None:
         film = folder / f"{CREATURES_RS_FILM}.npz"
         save_film(film, recorder.epochs, recorder.tags, recorder.frames)
         record["sha256"] |= {film.name: _sha256(film)}
+    if recorder is not None:
         record["scored_on_masks"] = f"the first {SCORED_PICTURES} pictures of {config.split}, at one scale"
         record["scores_by_epoch"] = recorder.scores
     atomic_write_text(path.with_suffix(".json"), json.dumps(record, indent=1) + "\n")

@@ -101,8 +101,9 @@ def page_of(lesson: Lesson, source: str, repository: str, explorer: str = "") ->
             continue
         for output in cell["outputs"]:
             data = output.get("data", {})
-            said = "".join(data.get("text/plain", "")).strip("<>") or "figure"
-            parts = output.get("metadata", {}).get("image/png", {}).get("parts")
+            picture = output.get("metadata", {}).get("image/png", {})
+            said = picture.get("alt") or "".join(data.get("text/plain", "")).strip("<>") or "figure"
+            parts = picture.get("parts")
             if WIDGET in data and explorer:
                 output["data"] = {"text/html": explorer, "text/plain": said}
             elif parts:

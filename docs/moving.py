@@ -69,11 +69,12 @@ def html(page: str, folder: Path) -> str:
     made = json.loads((folder / "frames.json").read_text(encoding="utf-8"))
     _, shown, said = made["states"][made["start"]]
     figures = []
-    for tile, words in zip(shown, said, strict=True):
+    for i, (tile, words) in enumerate(zip(shown, said, strict=True)):
         file, (width, height) = made["tiles"][tile].values()
         alt = escape(" ".join(re.sub("<[^>]*>", " ", made["words"][words]).split()))
+        kind = ' class="chart"' if i in made["charts"] else ""
         figures.append(
-            f'<figure><img src="../explorers/{page}/{file}" width="{width}" height="{height}" alt="{alt}">'
+            f'<figure{kind}><img src="../explorers/{page}/{file}" width="{width}" height="{height}" alt="{alt}">'
             f"<figcaption>{made['words'][words]}</figcaption></figure>"
         )
     still = f", and {', '.join(made['still'])} too" if made["still"] else ""

@@ -1,7 +1,10 @@
 import json
+import os
 import re
 import shlex
 import shutil
+import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -118,13 +121,46 @@ def test_an_epoch_is_a_line_and_nothing_is_drawn_where_there_is_no_terminal(
     command = ["train", "--preset", "creatures-cpu", "--root", str(creatures), *TINY, "--set", "panel_every=0"]
     assert cli.main([*command, "--out", str(tmp_path / "told")]) == 0
     told = capfd.readouterr().err
-    assert "\r" not in told and "it/s" not in told
+    assert "\r" not in told and "%|" not in told
     lines = told.splitlines()[3:]  # after what the run will take
     assert len(lines) == 3
     for line, begin, losses in zip(lines, ("epoch 1/3 cam", "epoch 2/3 rs", "epoch 3/3 rs"), (1, 3, 5), strict=True):
         assert line.startswith(begin) and len(re.findall(r" \w+ \d+\.\d{3}[,;]", line)) >= losses, line
     assert cli.main([*command, "--out", str(tmp_path / "quiet"), "--quiet"]) == 0
     assert capfd.readouterr() == (f"{tmp_path / 'quiet' / LAST}\n", "")
+
+
+def test_a_terminal_of_80_columns_cuts_no_bar_and_no_loss_in_two(
+    creatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the longest phase: its name, its losses, and an epoch of hours."""
+    pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
+    screen, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 80))
+    written: list[bytes] = []
+    reader = threading.Thread(target=lambda: written.extend(iter(lambda: _read_terminal(screen), b"")))
+    reader.start()
+    command = ["train", "--preset", "creatures-cpu", "--root", str(creatures), *TINY, "--set", "panel_every=0"]
+    with os.fdopen(terminal, "w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        assert cli.main([*command, "--set", "mixing=saliency-grafting", "--out", str(tmp_path / "run")]) == 0
+    reader.join()
+    os.close(screen)
+    rows = re.split(r"[\r\n]+", b"".join(written).decode())
+    assert max(map(len, rows)) <= 80
+    bars = [row for row in rows if row.startswith("epoch 3/3 rs+saliency-grafting: 100%|")]
+    assert bars and all(re.search(r"\d/\d \[[\d:<]+, loss=\d+\.\d{3}\]$", bar) for bar in bars), bars
+    begin = next(i for i, row in enumerate(rows) if row.startswith("epoch 3/3 rs+saliency-grafting: tags "))
+    assert rows[begin + 1].startswith("  mix_"), rows  # the line goes on below, in whole words
+    told = " ".join(row.strip() for row in rows[begin : begin + 2])
+    assert len(re.findall(r" (?:tags|cam|decoder|mix_cam|mix_decoder) \d+\.\d{3}[,;]", told)) == 5, told
+
+
+def _read_terminal(screen: int) -> bytes:
+    try:
+        return os.read(screen, 4096)
+    except OSError:  # on Linux, once nobody writes any more
+        return b""
 
 
 def test_out_of_memory_is_one_line(
@@ -166,6 +202,12 @@ def test_evaluate_prints_and_writes_the_same_rows(
     command = (tmp_path / "command.txt").read_text().strip()
     assert command == "rsepm-edu evaluate last.pt --split train --scales 1.0"
     cli.build_parser().parse_args(command.split()[1:])  # a command that can be given again
+
+
+def test_the_network_of_creatures_is_asked_at_sizes_that_it_knows(run: Path, creatures: Path, tmp_path: Path) -> None:
+    arguments = ["evaluate", str(run / LAST), "--root", str(creatures), "--final", "--split", "train", "--quiet"]
+    assert cli.main([*arguments, "--out", str(tmp_path)]) == 0
+    assert "--scales 1.0,0.75,1.25" in (tmp_path / "command.txt").read_text()
 
 
 def test_evaluate_takes_other_ways_to_choose(
@@ -345,18 +387,25 @@ def test_a_loss_that_is_not_finite_is_one_line_too(
 def test_demo_trains_scores_and_draws(
     creatures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(demo, "ensure_creatures", lambda: creatures)
+    monkeypatch.setattr(demo, "ensure_creatures", lambda **_: creatures)
     small = preset("creatures-cpu", epochs=3, rs_start=1, mix_start=2, size=32, batch_size=4, decoder_channels=16)
-    monkeypatch.setattr(demo, "preset", lambda name, **changes: replace(small, **changes))
+    monkeypatch.setattr(demo, "preset", lambda name, seed, **_: replace(small, seed=seed))
     out = tmp_path / "demo"
     assert cli.main(["demo", "--out", str(out), "--quiet"]) == 0
     printed = capsys.readouterr().out
-    for method in ("CAM", "CAM + SCG + PAMR", "RS (cam)", "RS (decoder)", "RS + EPM (decoder)"):
-        assert f"\n{method} " in printed
+    for row in ("tags alone: class activation maps (CAM)", "RecurSeed (RS), its own mask", "the last on new pictures"):
+        assert f"\n{row}" in printed
+    assert f"\nlook at: {out / 'method.png'}\n" in printed and (out / "method.png").read_bytes().startswith(b"\x89PNG")
     assert list((out / "panels").glob("*.png")) and len(list((out / "masks").glob("*.png"))) == 6
     assert (out / "table" / "table.json").is_file()
+    told = "".join(f"{line}\n" for line in printed.splitlines() if "seconds" not in line)
     assert cli.main(["demo", "--out", str(out)]) == 0  # finished: told again
-    assert capsys.readouterr().out == "".join(f"{line}\n" for line in printed.splitlines() if "seconds" not in line)
+    assert capsys.readouterr().out == told
+    assert cli.main(["demo", "--out", str(out), "--full"]) == 0
+    full = capsys.readouterr().out
+    assert full.endswith(told)
+    for method in ("CAM", "CAM + SCG + PAMR", "RS (cam)", "RS (decoder)", "RS + EPM (decoder)"):
+        assert f"\n{method} " in full and f"\n{method} " not in told
     assert f"--seed: expected 0, of the finished demo in {out}, got 1" in fails(
         capsys, "demo", "--out", out, "--seed", 1
     )

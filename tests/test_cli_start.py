@@ -47,6 +47,7 @@ def test_what_help_shows_is_what_the_package_has() -> None:
         "PRESETS": tuple(config.PRESETS),
         "STAGE_PRESETS": tuple(STAGE_PRESETS),
         "SCALES": inference.SCALES,
+        "NEAR_SCALES": inference.NEAR_SCALES,
         "LEAST_SCALE": inference.LEAST_SCALE,
         "GREATEST_SCALE": inference.GREATEST_SCALE,
         "CRITERIA": tuple(choosing.CRITERIA),

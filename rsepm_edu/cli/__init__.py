@@ -8,7 +8,9 @@ import importlib
 import io
 import logging
 import os
+import re
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,12 +114,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _OnStderr(logging.Handler):
-    """Writes lines above the progress bar, if there is one."""
+    """Writes lines above the progress bar, if there is one; a narrow terminal gets them in several rows."""
 
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm
 
-        tqdm.write(record.getMessage(), file=sys.stderr)
+        tqdm.write(_in_rows(record.getMessage()), file=sys.stderr)
+
+
+def _in_rows(line: str) -> str:
+    """A line as a terminal has room for it, no word and no loss cut in two; elsewhere, in a file say, as it is."""
+    if not sys.stderr.isatty():
+        return line
+    columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    together = re.sub(r" (?=[\d.]+([,;]|$))", "\u00a0", line)  # a loss and its value
+    rows = textwrap.wrap(together, columns, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return "\n".join(rows).replace("\u00a0", " ")
 
 
 @contextmanager

@@ -26,7 +26,8 @@ def run(options: argparse.Namespace) -> int:
     single = len(options.notebooks) == 1
     solved = count = 0
     all_solved = True
-    for file in tqdm(options.notebooks, unit="notebook", disable=options.quiet or single):
+    # None: no bar where the output is no terminal.
+    for file in tqdm(options.notebooks, unit="notebook", disable=options.quiet or single or None):
         one = check_submission(file, cell_seconds=options.cell_seconds, memory_gb=options.memory_gb)
         solved, count = solved + one.solved, count + len(one.grades)
         all_solved &= one.solved == len(one.grades) > 0

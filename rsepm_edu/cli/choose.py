@@ -7,6 +7,7 @@ from rsepm_edu.data.creatures import ensure_creatures
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.choosing import choose_thresholds, rank_checkpoints
+from rsepm_edu.evaluation.inference import usual_scales
 from rsepm_edu.training.checkpoint import load_checkpoint
 from rsepm_edu.training.seed_options import seed_options_of
 
@@ -21,10 +22,11 @@ def run(options: argparse.Namespace) -> None:
         checkpoint = load_checkpoint(path)
         expect_classes(dataset, checkpoint.classes)
         network = on_device(checkpoint.build_network(), options.device)
+        scales = options.scales or usual_scales(checkpoint.config.backbone)
         seen[str(path)] = choose_thresholds(
             network,
             dataset,
-            seed_options_of(checkpoint.config, checkpoint.learnt, scales=options.scales),
+            seed_options_of(checkpoint.config, checkpoint.learnt, scales=scales),
             criteria=options.choose,
             pictures=options.pictures,
             progress=shows_bars(options),

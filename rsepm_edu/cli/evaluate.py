@@ -18,6 +18,7 @@ from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation import per_class, tables
 from rsepm_edu.evaluation.boundary import boundary_iou
 from rsepm_edu.evaluation.choosing import DEFAULT_CRITERIA, choose_thresholds, thresholds_of
+from rsepm_edu.evaluation.inference import usual_scales
 from rsepm_edu.evaluation.label_maps import LabelMap, compare_label_maps, label_maps
 from rsepm_edu.evaluation.metrics import BACKGROUND_NAME, scores
 from rsepm_edu.evaluation.per_class import ClassTable, MapCounts, class_counts, seed_counts
@@ -60,6 +61,7 @@ def run(options: argparse.Namespace) -> None:
                     f"--final: expected a network whose decoder was trained, got {options.checkpoint}, trained as far "
                     f"as {name}; without --final its CAM is scored"
                 )
+        options.scales = options.scales or usual_scales(config.backbone)
         network = on_device(network, world.device)
         if options.final or isinstance(network, Segmenter) or isinstance(config, SegmentationConfig):
             _evaluate_final(options, world, network, config, name)

@@ -11,6 +11,7 @@ from rsepm_edu.cli.options import expect_classes, expect_folder, on_device, show
 from rsepm_edu.data.creatures import ensure_creatures
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.choosing import DEFAULT_CRITERIA, choose_thresholds, thresholds_of
+from rsepm_edu.evaluation.inference import usual_scales
 from rsepm_edu.evaluation.label_maps import compare_label_maps, label_maps
 from rsepm_edu.evaluation.scored_split import scored_split
 from rsepm_edu.evaluation.seed_options import SeedOptions
@@ -55,7 +56,8 @@ def _cases(options: argparse.Namespace, folder: RunFolder, root: Path) -> tuple[
     dataset = scored_split(root, options.split)
     expect_classes(dataset, network.classes)
     network = on_device(network, options.device)
-    seen, progress = SeedOptions(scales=options.scales), shows_bars(options)
+    seen = SeedOptions(scales=options.scales or usual_scales(config.backbone))
+    progress = shows_bars(options)
     if isinstance(network, SingleStageNetwork) and "decoder" not in network.learnt:
         seen = replace(seen, decode=False)
         chosen = choose_thresholds(network, dataset, seen, criteria=DEFAULT_CRITERIA, progress=progress)

@@ -21,11 +21,12 @@ from rsepm_edu.data.palette import write_mask
 from rsepm_edu.data.voc import read_image
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.choosing import spread
+from rsepm_edu.evaluation.inference import usual_scales
 from rsepm_edu.evaluation.segmenting import CHOOSE, LONGEST, Recipe, choose_recipe, segment_picture
 from rsepm_edu.files import atomic_path, atomic_write_text, remove_leftovers
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.models.segmenters import Segmenter
-from rsepm_edu.multistage.segmentation import is_segmenter, load_segmenter
+from rsepm_edu.multistage.segmentation import is_segmenter, read_segmenter
 from rsepm_edu.training.checkpoint import load_checkpoint, load_network
 from rsepm_edu.viz.named_overlay import named_overlay
 
@@ -38,7 +39,8 @@ def run(options: argparse.Namespace) -> int:
     pictures = find_pictures(options.pictures)
     jobs = plan(pictures, options.out, [options.checkpoint, *([options.tags] if options.tags else [])])
     expect_folder("--out", options.out)
-    network, stride = _load(options.checkpoint)
+    network, stride, backbone = _load(options.checkpoint)
+    options.scales = options.scales or usual_scales(backbone)
     maps, pamrs = _candidates(options, network)
     tags: Mapping[Path, Tensor] = {}
     if options.tags is not None:
@@ -70,11 +72,13 @@ def run(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _load(path: Path) -> tuple[SingleStageNetwork | Segmenter, int]:
-    """The network, and pixels per position of its PAMR."""
+def _load(path: Path) -> tuple[SingleStageNetwork | Segmenter, int, str]:
+    """The network, pixels per position of its PAMR, and the name of its backbone."""
     if is_segmenter(path):
-        return load_segmenter(path), 1
-    return load_network(path), load_checkpoint(path).config.pamr_stride
+        segmenter, settings = read_segmenter(path)
+        return segmenter, 1, settings.backbone
+    config = load_checkpoint(path).config
+    return load_network(path), config.pamr_stride, config.backbone
 
 
 def _candidates(

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 from rsepm_edu.cli.options import expect_folder, parse_changes, shows_bars
@@ -17,6 +16,7 @@ from rsepm_edu.training.keeping import LAST
 from rsepm_edu.training.loop import Trainer, train, training_dataset
 from rsepm_edu.training.memory import memory_advice
 from rsepm_edu.training.progress import expect_method_reached
+from rsepm_edu.training.report import LOGGER
 
 
 def run(options: argparse.Namespace) -> None:
@@ -62,6 +62,6 @@ def _try(config: TrainConfig, root: Path, world: World) -> None:
 
 
 def _tell(trainer: Trainer, dataset: VocDataset) -> None:
-    """What the run will take; beside the progress bars, so that the output stays the checkpoint's path."""
+    """What the run will take; told as the epochs are, so that the output stays the checkpoint's path."""
     for line in estimate(trainer, dataset).lines():
-        print(line, file=sys.stderr, flush=True)
+        LOGGER.info(line)

@@ -25,7 +25,7 @@ from rsepm_edu.training.config import TrainConfig
 from rsepm_edu.training.targets import Batch, refine
 
 CREATURES_RS_FILM = "creatures_rs_film"
-"""The first six pictures of Creatures' `train`: creatures_cam, then every second of twelve epochs of RecurSeed."""
+"""The first six pictures of Creatures' `train`: creatures_cam, then every second of eight epochs of RecurSeed."""
 
 
 class Frame(NamedTuple):

@@ -18,11 +18,17 @@ from rsepm_edu.training.config import TrainConfig
 CREATURES_CAM = "creatures_cam"
 """Trained on the tags of Creatures, for classification alone (train_checkpoints.py)."""
 
+CREATURES_RANDOM_START = "creatures_random_start"
+"""Trained as creatures_cam, but from random weights and not from the pretext's."""
+
 CREATURES_PUZZLE = "creatures_puzzle"
 """creatures_cam, and eight more epochs with Puzzle-CAM's losses."""
 
 CREATURES_RS = "creatures_rs"
-"""creatures_cam, and twelve epochs of RecurSeed; the only one whose decoder is trained."""
+"""creatures_cam, and eight epochs of RecurSeed; its decoder is trained, too."""
+
+CREATURES_EPM = "creatures_epm"
+"""creatures_rs, and four more epochs with EdgePredictMix."""
 
 
 def save_lesson_network(
@@ -62,8 +68,8 @@ def save_lesson_network(
 def load_lesson_network(name: str = CREATURES_CAM) -> SingleStageNetwork:
     """A network that comes with the package, on the CPU, in evaluation mode.
 
-    All but `creatures_rs` know tags only: call them with `decode=False`, their decoder was never trained (their
-    `learnt` says so, and what asks for its maps is refused).
+    All but `creatures_rs` and `creatures_epm` know tags only: call them with `decode=False`, their decoder was never
+    trained (their `learnt` says so, and what asks for its maps is refused).
 
     Raises:
         UserError: the package holds no network of that name.

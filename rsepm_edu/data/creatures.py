@@ -1,9 +1,10 @@
 """Creatures, the course's own data set: drawn pictures of made-up animals in VOC's folder layout.
 
-It has the properties that make learning masks from tags hard on photographs: a class shows only in
-a small part (the pattern on the head) of a body that all classes share; an object has a colour of
-its own; objects vary in size, overlap and come in twos and threes; one class, tramlo, appears only
-on pieces of railway track, and they only with it; borders are void.
+It has the properties that make learning masks from tags hard on photographs: a class shows for certain only in a
+small part, the pattern on the head, and the body gives a hint at most (the usual coats of a class); coats have two or
+three colours in patches, stripes or spots; ground, stones, bushes and logs often have the animals' colours; objects
+vary in size, overlap and come in twos and threes; two classes look alike; one class, tramlo, appears only on pieces of
+railway track, and they only with it; borders are void.
 
 The same seed gives the same bytes (with the same versions of numpy and Pillow), whatever the number
 of pictures or of workers: picture i of a split depends on seed, split and i alone.
@@ -32,7 +33,7 @@ from rsepm_edu.files import atomic_write_text
 
 __all__ = ["CREATURES", "draw_picture", "ensure_creatures", "make_creatures"]
 
-FORMAT = 1  # raised whenever the same seed gives other pictures
+FORMAT = 3  # raised whenever the same seed gives other pictures
 SPLITS = ("train", "val")
 MOST_PICTURES = 100_000  # of a split: five digits of a name like c012345
 SETTINGS_FILE = "creatures.json"
@@ -49,9 +50,11 @@ SegmentationClass/       masks: 0 ground, 1 to {last} the classes in the order o
 ImageSets/Segmentation/  train.txt, trainaug.txt (the same pictures), val.txt
 ImageSets/Main/          <class>_<split>.txt: 1 if the class is in the picture, else -1
 
-A class shows only in the pattern on the head: zebbo has stripes, dotkin dots,
-ringlo a ring, plusmo a plus, tramlo two halves. Body and colours tell nothing.
-Tramlo stands on a piece of railway track, and no other creature does.
+A class shows for certain only in the pattern on the head: zebbo has stripes,
+dotkin a dot, ringlo a ring, plusmo a plus, tramlo two halves. The body gives a
+hint: eight in ten wear one of two usual coats of their class (dotkin and ringlo
+the same ones), the others any coat. Colours tell nothing. Tramlo stands on
+a piece of railway track, and no other creature does.
 """
 
 

@@ -29,11 +29,22 @@ from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.models.segmenters import Segmenter
 
 SCALES: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)
+NEAR_SCALES: tuple[float, ...] = (1.0, 0.75, 1.25)
+"""For the small network of Creatures, which knows heads of one size: at half and twice of it, it sees no animals.
+
+ORACLE: compared on masks of `train` (40 images, no tags, the lessons' RS network): 63.5 with these, 57.9 with those.
+"""
+
 LEAST_SCALE, GREATEST_SCALE = 0.1, 4.0
 """What settings and options may ask for: at 4.0 a photograph of 500 pixels has as many as one of 2000."""
 
 TAG_THRESHOLD = 0.34
 """Probability from which a class counts as present when no tags are given (released setting)."""
+
+
+def usual_scales(backbone: str) -> tuple[float, ...]:
+    """The scales at which a network with that backbone is asked, unless one says others."""
+    return NEAR_SCALES if backbone == "creatures" else SCALES
 
 
 class Maps(NamedTuple):

@@ -25,7 +25,7 @@ from torch import Tensor
 from rsepm_edu.evaluation.thresholds import THRESHOLDS, checked_thresholds, labels_at, levels
 from rsepm_edu.methods.shapes import expect_maps, expect_tags
 
-COARSE: tuple[float, ...] = THRESHOLDS[1::2]
+COARSE: tuple[float, ...] = tuple(round(0.1 * step, 1) for step in range(1, 9))
 """0.10, 0.20, ..., 0.80: for the criterion that asks the network anew at each of them."""
 
 COLOURS = 8

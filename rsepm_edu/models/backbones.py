@@ -8,6 +8,7 @@ CAM, stages 4 and 5 feed SCG.
 
 import os
 from collections.abc import Sequence
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +24,20 @@ from rsepm_edu.saved import fill, read_saved
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 # Where torchvision's `features` of each MobileNet reach strides 4, 8, 16 and end: stages are the pieces between.
 MOBILENETS = {"mobilenet_v2": (4, 7, 14), "mobilenet_v3_large": (4, 7, 13)}
+PRETEXT = "creatures_pretext.pt"
 BACKBONES = ("creatures", *RESNETS, *MOBILENETS)
 
 
 class Residual(nn.Module):
-    """Two 3×3 convolutions around a shortcut, batch norm after each."""
+    """Two convolutions around a shortcut, batch norm after each; with ``kernel`` 1 they see no farther than before."""
 
-    def __init__(self, inputs: int, outputs: int, *, stride: int = 1, dilation: int = 1) -> None:
+    def __init__(self, inputs: int, outputs: int, *, stride: int = 1, kernel: int = 3) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 3, stride, dilation, dilation, bias=False),
+            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False),
             nn.BatchNorm2d(outputs),
             nn.ReLU(inplace=True),
-            nn.Conv2d(outputs, outputs, 3, 1, dilation, dilation, bias=False),
+            nn.Conv2d(outputs, outputs, kernel, 1, kernel // 2, bias=False),
             nn.BatchNorm2d(outputs),
         )
         self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
@@ -45,20 +47,21 @@ class Residual(nn.Module):
 
 
 def creatures_backbone() -> Backbone:
-    """A small network for small pictures: 0.26 million weights, strides 2, 8, 8, 8, trained from scratch.
+    """A small network for small pictures: 0.23 million weights, strides 2, 4, 4, 4, all random.
 
-    Stage 2 stays at stride 2, so that the decoder can follow legs that are two pixels wide.
+    Stage 2 stays at stride 2, so that the decoder can follow legs that are two pixels wide. The last stage looks at one
+    position at a time: a position sees 55 pixels, about an animal's length. SCG compares what lies at two positions.
     """
     stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True))
     return Backbone(
         [
             nn.Sequential(stem, Residual(16, 16)),
-            nn.Sequential(Residual(16, 24, stride=2), Residual(24, 48, stride=2)),
-            Residual(48, 64),
-            Residual(64, 96),
+            nn.Sequential(Residual(16, 32, stride=2), Residual(32, 48)),
+            Residual(48, 96),
+            Residual(96, 128, kernel=1),
         ],
-        channels=(16, 48, 64, 96),
-        strides=(2, 8, 8, 8),
+        channels=(16, 48, 96, 128),
+        strides=(2, 4, 4, 4),
     )
 
 
@@ -83,10 +86,11 @@ def build_backbone(name: str, *, output_stride: int = 16, weights: str | os.Path
             as "timm:resnest50d" (see ``build_timm_backbone``).
         output_stride: 8 or 16, of the last stage; strides beyond become dilation (Chen et al. 2017), but for ResNets
             at 16, whose last stage just keeps its resolution (Jo et al. 2022). The small
-            network for Creatures always has 8, some of timm's always 32: ``strides`` of the backbone tells.
-        weights: "none" (random), "imagenet" (downloaded: torchvision's first for ResNets, which is what the authors
-            started from (Jo et al. 2022), else the newest of torchvision or timm's own), or the path of a state dict of
-            torchvision's or timm's network of that name.
+            network for Creatures always has 4, some of timm's always 32: ``strides`` of the backbone tells.
+        weights: "none" (random), "pretext" (creatures: learnt from tags of other made-up animals, see
+            data_scripts/train_pretext.py), "imagenet" (downloaded: torchvision's first for ResNets, which is what the
+            authors started from (Jo et al. 2022), else the newest of torchvision or timm's own), or the path of a state
+            dict of torchvision's or timm's network of that name.
 
     Raises:
         UserError: unknown name, stride or weights.
@@ -95,9 +99,15 @@ def build_backbone(name: str, *, output_stride: int = 16, weights: str | os.Path
     if name in MITS or name.startswith(TIMM):
         return build_timm_backbone(name, output_stride=output_stride, weights=weights)
     if name == "creatures":
-        if str(weights) != "none":
-            raise UserError(f"weights: the creatures backbone takes only 'none', got {weights!r}")
-        return creatures_backbone()
+        if str(weights) == "imagenet":
+            raise UserError("weights: the creatures backbone takes 'pretext', 'none' or a file, got 'imagenet'")
+        backbone = creatures_backbone()
+        if str(weights) == "pretext":
+            with as_file(files("rsepm_edu.models") / PRETEXT) as path:
+                load_weights(backbone, path)
+        elif str(weights) != "none":
+            load_weights(backbone, Path(weights))
+        return backbone
     if output_stride not in (8, 16):
         raise UserError(f"output_stride: expected 8 or 16, got {output_stride}")
     known = "IMAGENET1K_V1" if name in RESNETS else "DEFAULT"

@@ -9,7 +9,7 @@ from rsepm_edu.data.loading import batches_of
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.crf import FINAL_SIGMAS, LABEL_SIGMAS, Sigmas
-from rsepm_edu.evaluation.inference import GREATEST_SCALE, LEAST_SCALE, SCALES
+from rsepm_edu.evaluation.inference import GREATEST_SCALE, LEAST_SCALE, NEAR_SCALES, SCALES
 from rsepm_edu.models.segmenters import Head
 from rsepm_edu.multistage.reach import PUBLISHED_SIDE, median_short_side
 from rsepm_edu.multistage.segmentation import SEGMENTATION_PRESETS, SegmentationConfig
@@ -82,6 +82,7 @@ STAGE_PRESETS: dict[str, StageConfig] = {
     # A walk of n steps reaches as far as √n: IRNet's 256 steps on a map of 128 positions are 32 or so on one of 48.
     "creatures-cpu": StageConfig(
         split="train",
+        scales=NEAR_SCALES,
         seed_stride=1,
         foreground=0.30,
         background=0.05,
@@ -89,7 +90,7 @@ STAGE_PRESETS: dict[str, StageConfig] = {
         walk_scaled=False,
         label_sigmas=(1.0, 13.0, 5.0),
         final_sigmas=(1.0, 17.0, 3.0),
-        final_scales=(0.5, 1.0, 1.5),
+        final_scales=NEAR_SCALES,
     ),
     # Without the published scale 2.0, as where their single-stage network is scored.
     "voc-sample-cpu": StageConfig(
@@ -160,7 +161,7 @@ class MultistageConfig:
             found["segmentation.momentum"] = "adamw keeps its own"
         for part, settings in (("walk", self.walk), ("segmentation", self.segmentation)):
             if settings.backbone == "creatures":
-                found[f"{part}.output_stride"] = "the creatures backbone always has 8"
+                found[f"{part}.output_stride"] = "the creatures backbone always has 4"
         return found
 
     def to_dict(self) -> dict[str, Any]:

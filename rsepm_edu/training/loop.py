@@ -393,6 +393,7 @@ def _run_epoch(
         total=batches,
         disable=not (progress and world.is_main),
         leave=False,
+        bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",  # the loss fits 80 columns
     )
     for images, tags, boxes, colours in bar:
         if config.jitter:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rsepm_edu.errors import UserError
 from rsepm_edu.models.network import SingleStageNetwork
@@ -73,6 +73,9 @@ def kept_for_backward(config: TrainConfig, network: SingleStageNetwork, phase: P
     no values: nothing is computed. See ``step_memory`` for the arguments.
     """
     twin = copy.deepcopy(network).to("meta").to(precision).train()
+    for module in twin.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(_channels_last)
     weights = {parameter.untyped_storage()._cdata for parameter in twin.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}  # by address, since several tensors may share one
 
@@ -91,6 +94,14 @@ def kept_for_backward(config: TrainConfig, network: SingleStageNetwork, phase: P
         terms = step_terms(config, phase, _batch(config, twin, precision), student=twin, targets=targets, alpha=1.0)
     assert terms  # until here they hold what was counted
     return sum(storage.nbytes() for storage in kept.values())
+
+
+def _channels_last(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    """A convolution's output in the layout that it has in training, where the CAM reads features without copying them.
+
+    On the meta device convolutions give the other layout, whatever they are given.
+    """
+    return output.contiguous(memory_format=torch.channels_last)
 
 
 def _batch(config: TrainConfig, network: SingleStageNetwork, precision: torch.dtype) -> Batch:

@@ -236,6 +236,9 @@ def test_explorers_of_the_site_move_without_a_kernel(browser: Browser) -> None:
     page.goto((SITE / "notebooks" / f"{LESSON}.html").as_uri())
     tops = page.locator(".explorer img").evaluate_all("images => images.map(i => i.getBoundingClientRect().y)")
     assert len(tops) == 4 and len(set(tops)) == 2, tops  # two tiles a row on a phone
+    page.goto((SITE / "notebooks" / "05_fp_fn_plane.html").as_uri())
+    chart, tile, _ = page.locator(".explorer img").evaluate_all("images => images.map(i => i.width)")
+    assert chart > 300 > tile > 150, (chart, tile)  # a chart has digits to read
     context.close()
 
 

@@ -94,7 +94,7 @@ def test_the_network_of_creatures_comes_with_the_package():
     assert network.classes == CREATURES and not network.training
     with torch.inference_mode():
         outputs = network(torch.zeros(2, 3, 64, 64), decode=False)
-    assert outputs.cam.shape == (2, 5, 8, 8) and outputs.seg_logits is None
+    assert outputs.cam.shape == (2, 5, 16, 16) and outputs.seg_logits is None
 
 
 def test_voc_is_found_below_the_folder_that_is_named(voc, capsys):
@@ -123,7 +123,7 @@ def test_voc_takes_its_network_from_a_checkpoint(voc, tmp_path, monkeypatch):
     assert loaded.classes == VOC_CLASSES and not loaded.training
     assert torch.equal(loaded.classifier.weight, network.classifier.weight)
     # A run of its tags alone: a lesson goes on from it through all phases.
-    assert start(dataset="voc").settings() == dataclasses.replace(config, method="rs", mixing="epm")
+    assert start(dataset="voc").settings() == dataclasses.replace(config, method="rs", mixing="epm", weights="none")
 
 
 def test_voc_has_a_network_of_puzzle_cam_of_its_own_or_says_what_stands_in(voc, tmp_path, monkeypatch, capsys):

@@ -12,7 +12,9 @@ import pytest
 from PIL import Image, JpegImagePlugin
 
 from rsepm_edu.data import creatures
-from rsepm_edu.data.creature_drawing import GRAVEL, TRACK_CLASS, head_disc, plan, render
+from rsepm_edu.data.creature_coats import COATS
+from rsepm_edu.data.creature_drawing import TRACK_CLASS, USUAL_COATS, USUAL_SHARE, head_disc, plan, render
+from rsepm_edu.data.creature_grounds import GRAVEL
 from rsepm_edu.data.creatures import CREATURES, draw_picture, ensure_creatures, make_creatures
 from rsepm_edu.data.palette import VOID, read_mask, voc_palette
 from rsepm_edu.errors import UserError
@@ -79,7 +81,7 @@ def test_labels_never_touch_without_void_between():
 
 def test_heads_stay_visible_and_are_about_a_fifth_of_the_creature():
     shares = []
-    for scene in scenes(80):
+    for scene in scenes(200):
         _, mask = render(scene)
         for creature in scene.creatures:
             head = head_disc(creature, 96)
@@ -109,15 +111,28 @@ def test_a_class_shows_in_nothing_but_the_head():
                 assert np.abs(drawn[first].astype(int) - drawn[second])[heads].mean() > 10
 
 
-def test_nothing_but_the_labels_depends_on_the_classes(monkeypatch):
+def test_nothing_but_labels_and_coats_depends_on_the_classes(monkeypatch):
     before = scenes(20)
-    # Now the draws that gave classes 0 to 3, and 4 on the track, give 1 to 4, and 0 on the track.
+    # Now the draws that gave classes 0 to 3, and 4 on the track, give 1 to 4, and 0 on the track; all wear one coat.
+    monkeypatch.setattr("rsepm_edu.data.creature_drawing.USUAL_COATS", dict.fromkeys(CREATURES, ("plain", "plain")))
+    plain = scenes(20)
     monkeypatch.setattr("rsepm_edu.data.creature_drawing.TRACK_CLASS", 0)
-    for mine, yours in zip(before, scenes(20), strict=True):
+    for first, mine, yours in zip(before, plain, scenes(20), strict=True):
+        assert [c.label for c in first.creatures] == [c.label for c in mine.creatures]
         assert np.array_equal(mine.ground, yours.ground)
         for one, other in zip(mine.creatures, yours.creatures, strict=True):
             assert other.label == (one.label + 1) % len(CREATURES)
             assert repr(dataclasses.replace(one, label=other.label)) == repr(other)
+
+
+def test_most_of_a_class_wear_its_usual_coats_and_look_alikes_the_same():
+    everyone = [creature for scene in scenes(300) for creature in scene.creatures]
+    for label, name in enumerate(CREATURES):
+        kinds = [creature.coat.kind for creature in everyone if creature.label == label]
+        usual = np.isin(kinds, USUAL_COATS[name]).mean()
+        assert abs(usual - (USUAL_SHARE + (1 - USUAL_SHARE) * 2 / len(COATS))) < 0.1
+        assert len(set(kinds)) > 3  # a coat is a hint, not a proof
+    assert USUAL_COATS["dotkin"] == USUAL_COATS["ringlo"]
 
 
 def rail_pixels(scene) -> int:
@@ -139,17 +154,32 @@ def test_one_class_only_on_its_own_ground_and_that_ground_only_with_it():
         else:
             elsewhere.append(rail_pixels(scene))
     assert 0.1 < len(on_track) / 80 < 0.45
-    assert min(on_track) > 40
+    assert np.mean(np.array(on_track) > 40) > 0.9  # the largest animals hide theirs
     assert max(elsewhere) < 10
 
 
-def test_an_object_has_one_colour_that_its_ground_has_not():
+def test_coats_have_two_or_three_colours_and_the_first_is_not_the_grounds():
     for scene in scenes(40):
         for creature in scene.creatures:
-            away = np.linalg.norm(scene.ground.mean(axis=(0, 1)) - creature.colour)
-            assert 0.15 < away < 0.95
+            first, second, _ = creature.coat.colours
+            assert creature.coat.number in (2, 3)
+            assert np.linalg.norm(first - second) > 0.15
             if creature.label == TRACK_CLASS:
-                assert np.linalg.norm(GRAVEL - creature.colour) > 0.3
+                assert np.linalg.norm(GRAVEL - first) > 0.25
+
+
+def test_colour_alone_does_not_tell_an_animal_from_its_ground():
+    """Of the pixels nearer in colour to an animal's coat than to the mean of its ground, many are ground."""
+    shares = []
+    for scene in scenes(60):
+        picture, mask = render(scene)
+        colours = np.concatenate([creature.coat.colours[: creature.coat.number] for creature in scene.creatures])
+        pixels = picture / 255
+        from_coat = np.linalg.norm(pixels[..., None, :] - colours, axis=-1).min(-1)
+        from_ground = np.linalg.norm(pixels - pixels[mask == 0].mean(axis=0), axis=-1)
+        alike = from_coat < from_ground
+        shares.append((mask[alike] == 0).mean())
+    assert np.mean(shares) > 0.3
 
 
 def test_numbers_sizes_and_classes_vary():

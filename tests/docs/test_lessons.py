@@ -99,6 +99,7 @@ def test_every_figure_of_a_page_has_words(lesson):
     page = json.loads(page_of(lesson, json.dumps(lesson.notebook), REPOSITORY))
     figures = [c for c in page["cells"] if any("image/png" in o.get("data", {}) for o in c.get("outputs", []))]
     assert figures and all(len(cell["metadata"]["mystnb"]["image"]["alt"]) >= 6 for cell in figures)
+    assert not any("display.Image object" in cell["metadata"]["mystnb"]["image"]["alt"] for cell in figures)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "docs" / "examples").glob("*.py")), ids=lambda path: path.stem)

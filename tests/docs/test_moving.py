@@ -62,11 +62,14 @@ def test_the_part_of_a_page_holds_the_first_state_and_all_others(tmp_path):
 
     class Found(HTMLParser):
         images: list[dict] = []
+        figures: list[str | None] = []
         data = ""
 
         def handle_starttag(self, tag, attrs):
             if tag == "img":
                 self.images.append(dict(attrs))
+            if tag == "figure":
+                self.figures.append(dict(attrs).get("class"))
 
         def handle_data(self, data):
             self.data += data if data.startswith("{") else ""
@@ -78,6 +81,7 @@ def test_the_part_of_a_page_holds_the_first_state_and_all_others(tmp_path):
         told["tiles"][tile] for tile in told["states"][told["start"]][1]
     ]
     assert all(len(image["alt"]) > 10 for image in found.images)
+    assert found.figures == ["chart", "chart"]  # on a phone each has the whole width: it has digits
     assert {Path(address).name for address in told["tiles"]} == {path.name for path in tmp_path.glob("*.webp")}
     with Image.open(tmp_path / Path(told["tiles"][0]).name) as tile:
         assert tile.size == (int(found.images[0]["width"]), int(found.images[0]["height"]))

@@ -64,7 +64,7 @@ def test_colour_information_of_half_a_picture_of_its_own_colour_is_one_bit(chann
     criterion = ColourInformation()
     criterion.update(seed, images)
     # everything up to 0.25, the object from 0.30 to 0.55, nothing from 0.60 on
-    assert criterion.curve.tolist() == pytest.approx([0] * 5 + [1] * 6 + [0] * 5, abs=1e-12)
+    assert criterion.curve.tolist() == pytest.approx([0] * 8 + [1] * 6 + [0] * 5, abs=1e-12)
     assert criterion.best() == (0.30, pytest.approx(1))  # the lowest of equal ones
 
 
@@ -110,7 +110,7 @@ def test_stability_gives_nothing_for_all_or_none_and_one_for_the_same_mask():
     seed[..., :2] = 0.6
     criterion = Stability()
     criterion.update(seed, seed)
-    assert criterion.curve.tolist() == pytest.approx([0] * 5 + [1] * 6 + [0] * 5, abs=1e-9)
+    assert criterion.curve.tolist() == pytest.approx([0] * 8 + [1] * 6 + [0] * 5, abs=1e-9)
 
 
 def test_stability_of_opposite_masks_is_minus_one():

@@ -17,8 +17,8 @@ from rsepm_edu.models.network import SingleStageNetwork, build_network
 
 CLASSES = ("cat", "dog", "cow")
 TAGS = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
-STRIDE = 8
-THRESHOLDS = [0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8]
+STRIDE = 4
+THRESHOLDS = [0.01, 0.02, 0.03, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8]
 
 
 def pictures(count: int, size: tuple[int, int], seed: int = 0) -> Tensor:
@@ -32,7 +32,7 @@ def pictures(count: int, size: tuple[int, int], seed: int = 0) -> Tensor:
 @pytest.fixture(scope="module")
 def network() -> SingleStageNetwork:
     """Random weights with statistics of their pictures, and a decoder to which all labels occur."""
-    torch.manual_seed(0)
+    torch.manual_seed(3)
     made = build_network("creatures", CLASSES, decoder_channels=16, decoder_rates=(1, 2), separable=True)
     for module in made.modules():
         if isinstance(module, nn.BatchNorm2d):

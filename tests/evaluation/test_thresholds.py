@@ -40,8 +40,8 @@ def naive_confusions(seed, target, thresholds):
     return result
 
 
-def test_thresholds_are_those_of_the_papers():
-    expected = "0.05 0.1 0.15 0.2 0.25 0.3 0.35 0.4 0.45 0.5 0.55 0.6 0.65 0.7 0.75 0.8"
+def test_thresholds_are_those_of_the_papers_and_three_below():
+    expected = "0.01 0.02 0.03 0.05 0.1 0.15 0.2 0.25 0.3 0.35 0.4 0.45 0.5 0.55 0.6 0.65 0.7 0.75 0.8"
     assert [str(threshold) for threshold in THRESHOLDS] == expected.split()
 
 
@@ -77,8 +77,8 @@ def test_levels_hold_the_masks_of_all_thresholds(dtype):
 def test_a_score_equal_to_a_threshold_is_background(dtype):
     seed = torch.tensor(THRESHOLDS, dtype=dtype).reshape(1, 1, 1, -1)
     target = torch.ones(1, 1, len(THRESHOLDS), dtype=torch.int64)
-    # of 16 scores, each at a threshold, 15, 14, ..., 0 lie strictly above
-    assert sweep(seed, target)[:, 1, 1].tolist() == list(range(15, -1, -1))
+    # of 19 scores, each at a threshold, 18, 17, ..., 0 lie strictly above
+    assert sweep(seed, target)[:, 1, 1].tolist() == list(range(18, -1, -1))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -86,7 +86,7 @@ def test_the_next_number_above_a_threshold_is_kept(dtype):
     limits = torch.tensor(THRESHOLDS, dtype=dtype)
     seed = torch.nextafter(limits, torch.ones_like(limits)).reshape(1, 1, 1, -1)
     target = torch.ones(1, 1, len(THRESHOLDS), dtype=torch.int64)
-    assert sweep(seed, target)[:, 1, 1].tolist() == list(range(16, 0, -1))
+    assert sweep(seed, target)[:, 1, 1].tolist() == list(range(19, 0, -1))
 
 
 def test_equal_classes_go_to_the_first():
@@ -122,7 +122,7 @@ def test_best_is_the_highest_miou_and_at_gives_any():
     assert (low.miou, low.fp, low.fn) == (0.25, 0.5, 0)
     high = result.at(0.6, ["cat"])
     assert (high.miou, high.fp, high.fn) == (0.25, 0, 1)
-    assert [s.miou for s in result.scores(["cat"])] == [0.25] * 5 + [1] * 6 + [0.25] * 5
+    assert [s.miou for s in result.scores(["cat"])] == [0.25] * 8 + [1] * 6 + [0.25] * 5
 
 
 def test_best_depends_on_the_classes_scored():

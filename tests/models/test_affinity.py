@@ -30,7 +30,7 @@ def test_maps_come_at_the_stride_of_stage_2_and_of_stage_3(name: str, stride: in
     assert boundary.stride == stride and edge.shape == (1, 1, 64 // stride, 96 // stride)
     assert (edge > 0).all() and (edge < 1).all()
     affinity = AffinityNetwork(build_backbone(name)).eval()
-    assert affinity.stride == 8 and affinity(images).shape == (1, features, 8, 12)
+    assert affinity.stride == 2 * stride and affinity(images).shape == (1, features, 32 // stride, 48 // stride)
 
 
 def test_heads_have_the_widths_of_the_papers() -> None:

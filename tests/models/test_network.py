@@ -18,7 +18,7 @@ def network(request: pytest.FixtureRequest) -> SingleStageNetwork:
 
 @pytest.mark.parametrize(
     ("backbone", "output_stride", "strides"),
-    [("creatures", 16, (2, 8, 8, 8)), ("resnet18", 16, (4, 8, 16, 16)), ("resnet18", 8, (4, 8, 8, 8))],
+    [("creatures", 16, (2, 4, 4, 4)), ("resnet18", 16, (4, 8, 16, 16)), ("resnet18", 8, (4, 8, 8, 8))],
 )
 def test_both_heads_have_their_shapes(backbone: str, output_stride: int, strides: tuple[int, ...]) -> None:
     network = build_network(backbone, CLASSES, output_stride=output_stride, **SMALL).eval()
@@ -82,4 +82,4 @@ def test_settings_of_the_decoder_are_passed_on() -> None:
     network = build_network("creatures", CLASSES, decoder_channels=24, decoder_rates=(1, 2, 3, 4), separable=True)
     assert len(network.decoder.aspp.branches) == 5
     assert network.decoder.refine[-1].weight.shape == (4, 24, 1, 1)
-    assert network.decoder.aspp.branches[1][0].groups == 96
+    assert network.decoder.aspp.branches[1][0].groups == 24

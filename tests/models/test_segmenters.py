@@ -10,12 +10,12 @@ from rsepm_edu.models.segmenters import DeepLabV2Head, build_segmenter
 CLASSES = ("cat", "dog")
 
 
-@pytest.mark.parametrize(("head", "size"), [("deeplabv2", (6, 8)), ("deeplabv3+", (24, 32))])
+@pytest.mark.parametrize(("head", "size"), [("deeplabv2", (12, 16)), ("deeplabv3+", (24, 32))])
 def test_logits_come_at_the_heads_stride(head: str, size: tuple[int, int]) -> None:
     network = build_segmenter(head, "creatures", CLASSES, channels=16, rates=(1, 2))
     logits = network(torch.randn(2, 3, 48, 64))
     assert logits.shape == (2, 3, *size)
-    assert network.classes == CLASSES and network.stride == 8
+    assert network.classes == CLASSES and network.stride == 4
 
 
 def test_deeplabv2_is_the_sum_of_its_dilated_convolutions() -> None:

@@ -319,7 +319,7 @@ def test_confident_labels_follow_the_seeds_own_threshold(
     assert thresholds() == (0.3, 0.05)
     assert thresholds(foreground=None, background=None) == pytest.approx((theta + 0.15, max(0, theta - 0.10)))
     assert thresholds(foreground=None, margins=(0.2, 0.1)) == pytest.approx((theta + 0.2, 0.05))
-    assert thresholds(foreground=None, background=None, margins=(0.9, 0.9)) == (0.95, 0.0)
+    assert thresholds(foreground=None, background=None, margins=(0.95, 0.9)) == (0.95, 0.0)
     message = error_of(lambda: thresholds(foreground=None, background=0.99))
     assert message.startswith("background, foreground: expected background < foreground, got 0.99, ")
 

@@ -436,12 +436,12 @@ def test_boundaries_are_learnt_and_a_walk_makes_a_poor_seed_better(
 
 
 def test_affinities_are_learnt(tiny_walk: WalkConfig, creatures: Path, oracle_labels: Path, tmp_path: Path) -> None:
-    """ORACLE labels. No walk: at stride 8 these pictures have 8×8 positions."""
+    """ORACLE labels. No walk: at stride 4 these pictures have 16×16 positions."""
     network, losses = learn(tiny_walk, creatures, oracle_labels, tmp_path, kind="affinity")
     assert sum(losses[-3:]) < 0.85 * sum(losses[:3])
     images, masks = all_pictures(creatures)
     with torch.no_grad():
         affinity = network.affinity(images, radius=4)
-    pairs = affinity_labels(masks[:, 4::8, 4::8], radius=4)
+    pairs = affinity_labels(masks[:, 2::4, 2::4], radius=4)
     background, foreground, different = (float(affinity[kind].mean()) for kind in pairs)
     assert background > different + 0.03 and foreground > different + 0.03

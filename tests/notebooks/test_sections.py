@@ -85,6 +85,23 @@ def test_a_lesson_shows_its_sections_as_they_are_written(path, sections, put_sec
     assert shown[0] == shown[1]
 
 
+def test_lessons_with_a_scoreboard_show_theirs_below_where_we_stand(path):
+    """Where not: python data_scripts/put_sections.py"""
+    [notebook] = (ROOT / "notebooks").glob(f"{path.stem}_*.ipynb")
+    cells = nbformat.read(notebook, as_version=4).cells
+    shown = [i for i, cell in enumerate(cells) if "show_scoreboard(" in cell.source]
+    if path.stem in ("09", "10", "11"):
+        assert shown == []
+        return
+    [i] = shown
+    assert cells[i].source.endswith(f'show_scoreboard("{path.stem}")')
+    assert cells[i - 2].source.startswith("## Where we stand")
+    assert "nbval-check-output" not in cells[i].metadata.tags
+    [output] = cells[i].outputs
+    assert "data:image/svg+xml;base64," in output.data["text/html"]
+    assert output.data["text/plain"].startswith("Scoreboard: ")
+
+
 def test_a_lesson_opens_with_its_drawing_as_it_is_now(path):
     """Where not: python data_scripts/draw_openings.py, then put_sections.py"""
     import draw_openings
@@ -96,7 +113,8 @@ def test_a_lesson_opens_with_its_drawing_as_it_is_now(path):
     [png] = first.attachments.values()
     with Image.open(io.BytesIO(base64.b64decode(png["image/png"]))) as image:
         assert image.info[draw_openings.SOURCE] == draw_openings.source_of(path.stem)
-        assert int(re.search(r'height="(\d+)"', picture)[1]) <= min(400, image.height // 2)
+        width = int(re.search(r' width="(\d+)"', picture)[1])
+        assert width <= image.width // 2 and width * image.height / image.width <= 400 and " height=" not in picture
 
 
 def test_a_folded_quiz_explains_every_option(put_sections):
@@ -130,10 +148,11 @@ def test_sections_are_put_once_and_replaced_when_put_again(put_sections):
     assert headings == [*NAMES[:2], "Summary", *NAMES[2:4], "Exercises", "Open experiment", "References"]
     assert "new" in text and text.count("## Common mistakes") == 1
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert [cell.execution_count for cell in code] == [1, 2, 3, 4]
+    assert [cell.execution_count for cell in code] == [1, 2, 3, 4, 5]
     assert [cell.source.split("\n")[-1] for cell in code] == [
         "course",
         'show_drawing("here_01")',
+        'show_scoreboard("01")',
         'show_drawing("flow_01")',
         "stub",
     ]

@@ -566,10 +566,14 @@ def test_seeds_give_other_weights_and_the_same_seed_the_same(tiny: TrainConfig) 
 def test_the_decoder_waits_for_its_phase(tiny: TrainConfig) -> None:
     trainer = Trainer(tiny, CLASSES, CPU)
     before = weights_of(trainer)
-    trainer.step(*pictures(4), CAM, step=0)
+    images, tags = pictures(4)
+    # From bright to dark. A bias of ASPP's mean that ReLU lets through for all pictures alike (as for noise, which has
+    # one mean) adds one number everywhere, and the batch norm behind it takes that away: no gradient.
+    images = images // torch.tensor([1, 2, 4, 8], dtype=torch.uint8).view(4, 1, 1, 1)
+    trainer.step(images, tags, CAM, step=0)
     moved = {name for name, value in trainer.network.named_parameters() if not torch.equal(before[name], value)}
     assert moved == {name for name in before if not name.startswith("decoder.")}
-    trainer.step(*pictures(4), RS, step=1)
+    trainer.step(images, tags, RS, step=1)
     assert {name for name, value in trainer.network.named_parameters() if not torch.equal(before[name], value)} == set(
         before
     )
@@ -661,9 +665,11 @@ def test_the_colours_that_are_drawn_reach_the_network(
 
 def test_the_tags_of_a_few_pictures_can_be_learnt(tiny: TrainConfig, creatures: Path, tmp_path: Path) -> None:
     config = replace(tiny, method="cam", mixing="none", epochs=12, batch_size=8, scale=(0.9, 1.0), size=48)
-    run(config, creatures, tmp_path)
+    run(replace(config, learning_rate=0.2), creatures, tmp_path)  # twelve steps in all
     losses = [row["losses"]["tags"] for row in lines(tmp_path)]
-    assert losses[-1] < 0.6 * losses[0]
+    shares = torch.stack([torch.as_tensor(item["tags"]) for item in voc.VocDataset(creatures, "train")]).float().mean(0)
+    guessed = float(torch.special.entr(torch.stack([shares, 1 - shares])).sum(0).mean())  # without looking at pictures
+    assert losses[-1] < 0.6 * min(losses[0], guessed)
 
 
 def test_the_decoder_learns_its_own_pseudo_masks(tiny: TrainConfig) -> None:

@@ -89,10 +89,12 @@ class Living(TorchDispatchMode):
 @pytest.mark.parametrize(
     ("phase", "changes", "tolerance"),
     [
-        *((phase, {"size": 64}, 0.2) for phase in PHASES),
+        *((phase, {"size": 64}, 0.2) for phase in (PHASES[0], *PHASES[2:])),
+        # Not counted is SCG, whose affinities of 256 positions come while the student's features wait: the height here.
+        (PHASES[1], {"size": 64}, 0.25),
         # Many weights and few positions, so that the optimiser's state weighs most.
-        (PHASES[2], {"optimizer": "sgd", "decoder_channels": 192, "separable": False, "batch_size": 2}, 0.1),
-        (PHASES[2], {"optimizer": "adamw", "decoder_channels": 192, "separable": False, "batch_size": 2}, 0.1),
+        (PHASES[2], {"optimizer": "sgd", "decoder_channels": 384, "separable": False, "batch_size": 2}, 0.1),
+        (PHASES[2], {"optimizer": "adamw", "decoder_channels": 384, "separable": False, "batch_size": 2}, 0.1),
     ],
 )
 def test_the_height_of_a_real_step_is_near(

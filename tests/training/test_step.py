@@ -82,7 +82,7 @@ def plain_targets(
     for b, y, x in (inside[:, 0, ::step, ::step] == 0).nonzero().tolist():
         rs_map[b, :, y, x], masks[b, y, x] = 0, VOID
     cam = F.avg_pool2d(rs_map, rs_map.shape[2] // teacher.cam.shape[2])
-    return Targets(images, tags, cam, F.avg_pool2d(inside, 8), masks, inside), rs_map
+    return Targets(images, tags, cam, F.avg_pool2d(inside, 4), masks, inside), rs_map
 
 
 def mixed_targets(
@@ -114,7 +114,7 @@ def mixed_targets(
     masks = mixed.pseudo_masks.clone()
     masks[inside[:, 0] == 0] = VOID
     cam = F.avg_pool2d(target, target.shape[2] // teacher.cam.shape[2])
-    return Targets(mixed.images, mixed.tags, cam, F.avg_pool2d(inside, 8), masks, inside)
+    return Targets(mixed.images, mixed.tags, cam, F.avg_pool2d(inside, 4), masks, inside)
 
 
 # the terms, by their formulas in float64

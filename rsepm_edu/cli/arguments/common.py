@@ -2,7 +2,7 @@
 
 import argparse
 
-from rsepm_edu.cli.arguments.known import CRITERIA, DEFAULT_CRITERIA, GREATEST_SCALE, LEAST_SCALE, SCALES
+from rsepm_edu.cli.arguments.known import CRITERIA, DEFAULT_CRITERIA, GREATEST_SCALE, LEAST_SCALE, NEAR_SCALES, SCALES
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -16,9 +16,13 @@ def add_scales(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scales",
         type=_parse_scales,
-        default=SCALES,
-        help="sizes at which a picture is seen, each with its mirror image (default: 1.0,0.5,1.5,2.0)",
+        help="sizes at which a picture is seen, each with its mirror image (default: "
+        f"{_shown(SCALES)}; for the network of Creatures {_shown(NEAR_SCALES)})",
     )
+
+
+def _shown(scales: tuple[float, ...]) -> str:
+    return ",".join(map(str, scales))
 
 
 def _parse_scales(text: str) -> tuple[float, ...]:

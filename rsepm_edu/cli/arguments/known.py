@@ -9,6 +9,7 @@ PRESETS = (
 )
 STAGE_PRESETS = ("creatures-cpu", "voc-sample-cpu", "voc-gpu")
 SCALES = (1.0, 0.5, 1.5, 2.0)
+NEAR_SCALES = (1.0, 0.75, 1.25)
 LEAST_SCALE, GREATEST_SCALE = 0.1, 4.0
 CRITERIA = ("colour", "stability", "classifier", "otsu")
 DEFAULT_CRITERIA = ("colour",)

@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from rsepm_edu.course.exercises.exercise import Exercise
-from rsepm_edu.evaluation import metrics, thresholds
+from rsepm_edu.evaluation import metrics
 from rsepm_edu.labels import VOID
 
 
@@ -19,11 +19,6 @@ def mean_iou(confusion: Tensor) -> float:
     """Mean of IoU over the labels, background too, that truth or prediction has; confusion LxL, rows truth."""
     names = [str(label) for label in range(1, len(confusion))]
     return metrics.scores(confusion, names).miou
-
-
-def labels_at(maps: Tensor, threshold: float) -> Tensor:
-    """HxW labels of maps KxHxW: the class (from 1) of the highest map where that is above the threshold, else 0."""
-    return thresholds.labels_at(maps[None], threshold)[0]
 
 
 def _label_maps(generator: Generator) -> list[tuple[Any, ...]]:
@@ -48,16 +43,7 @@ def _confusions(generator: Generator) -> list[tuple[Any, ...]]:
     return [(whole,), (absent,), (invented,)]
 
 
-def _maps(generator: Generator) -> list[tuple[Any, ...]]:
-    # In sixteenths: many values lie on the threshold itself, and equals are equal.
-    def maps(classes: int, height: int, width: int) -> Tensor:
-        return torch.randint(0, 17, (classes, height, width), generator=generator) / 16
-
-    return [(maps(2, 3, 4), 0.5), (maps(5, 20, 30), 0.75), (maps(1, 6, 6), 0.25)]
-
-
 EXERCISES: dict[str, Exercise] = {
     "00.confusion_matrix": Exercise(confusion_matrix, _label_maps, tolerance=0, stub="count_pixels"),
     "00.mean_iou": Exercise(mean_iou, _confusions),
-    "00.labels_at": Exercise(labels_at, _maps, tolerance=0, stub="mask_from_maps"),
 }

@@ -7,8 +7,6 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from rsepm_edu.course.exercises.exercise import Exercise
-from rsepm_edu.evaluation.metrics import confusion_matrix
-from rsepm_edu.labels import VOID
 from rsepm_edu.methods.cam import cam_from_features
 
 
@@ -24,12 +22,13 @@ def merge_scales(cams: list[Tensor], mirrored: list[Tensor], size: tuple[int, in
     return torch.stack(maps).sum(dim=0)
 
 
-def iou_fp_fn(mask: Tensor, truth: Tensor) -> tuple[float, float, float]:
-    """IoU, FP and FN of one class: mask bool H×W, truth H×W of 0, 1 and 255 (void, not counted)."""
-    counts = confusion_matrix(mask.long(), truth, num_labels=2)
-    right, extra, missed = int(counts[1, 1]), int(counts[0, 1]), int(counts[1, 0])
-    union = right + extra + missed
-    return right / union, extra / union, missed / union
+def seen_pixels(layers: tuple[tuple[int, int], ...]) -> int:
+    """How many pixels wide is what one position sees through layers of (kernel, stride), the first on the image."""
+    width, step = 1, 1  # in pixels: what is seen so far, and from one position to the next
+    for kernel, stride in layers:
+        width += (kernel - 1) * step
+        step *= stride
+    return width
 
 
 def _features(generator: Generator) -> list[tuple[Any, ...]]:
@@ -48,19 +47,13 @@ def _scales(generator: Generator) -> list[tuple[Any, ...]]:
     return [(maps(one), maps(one), (4, 6)), (maps(several), maps(several), (8, 12))]
 
 
-def _masks(generator: Generator) -> list[tuple[Any, ...]]:
-    def pair(void: bool) -> tuple[Tensor, Tensor]:
-        truth = torch.randint(0, 2, (9, 11), generator=generator)
-        mask = torch.rand(9, 11, generator=generator) < 0.2 + 0.5 * truth
-        if void:
-            truth[torch.rand(9, 11, generator=generator) < 0.3] = VOID
-        return mask, truth
-
-    return [pair(void=False), pair(void=True)]
+def _layers(_: Generator) -> list[tuple[Any, ...]]:
+    small_network = ((3, 2), *[(3, 1)] * 2, (3, 2), *[(3, 1)] * 5, *[(1, 1)] * 2)
+    return [(((3, 1), (3, 1)),), (((3, 2), (3, 1)),), (small_network,), (((7, 2), (3, 2), (1, 2), (5, 3), (3, 1)),)]
 
 
 EXERCISES: dict[str, Exercise] = {
     "01.tag_scores": Exercise(tag_scores, _features),
     "01.merge_scales": Exercise(merge_scales, _scales),
-    "01.iou_fp_fn": Exercise(iou_fp_fn, _masks),
+    "01.seen_pixels": Exercise(seen_pixels, _layers, tolerance=0),
 }

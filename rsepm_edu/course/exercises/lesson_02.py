@@ -4,21 +4,14 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor
-from torch.nn import functional as F
 
 from rsepm_edu.course.exercises.exercise import Exercise
-from rsepm_edu.methods.puzzle import merge, puzzle_loss
+from rsepm_edu.methods.puzzle import merge
 
 
 def put_together(tiles: Tensor, parts: int) -> Tensor:
     """B×K×(parts·h)×(parts·w) from (parts²·B)×K×h×w tiles in the order of `tile`; the sides divide."""
     return merge(tiles, size=(parts * tiles.shape[2], parts * tiles.shape[3]), parts=parts)
-
-
-def three_terms(cam: Tensor, merged: Tensor, tags: Tensor, alpha: float) -> Tensor:
-    """Puzzle-CAM's loss from the maps B×K×h×w of pictures and of their tiles, tags B×K and alpha."""
-    tag_losses = [F.multilabel_soft_margin_loss(maps.mean(dim=(2, 3)), tags) for maps in (cam, merged)]
-    return tag_losses[0] + tag_losses[1] + alpha * puzzle_loss(cam, merged, tags)
 
 
 def untouched(side: int, parts: int, reach: int) -> int:
@@ -37,22 +30,11 @@ def _tiles(generator: Generator) -> list[tuple[Any, ...]]:
     return [(torch.randn(parts**2 * b, k, h, w, generator=generator), parts) for b, k, h, w, parts in shapes]
 
 
-def _maps(generator: Generator) -> list[tuple[Any, ...]]:
-    def case(batch: int, classes: int, alpha: float) -> tuple[Any, ...]:
-        cam, merged = torch.randn(2, batch, classes, 4, 6, generator=generator).mul(3).unbind()
-        tags = torch.randint(0, 2, (batch, classes), generator=generator).float()
-        tags[:, 0] = 1
-        return cam, merged, tags, alpha
-
-    return [case(1, 2, 0.0), case(1, 2, 4.0), case(5, 4, 1.5)]
-
-
 def _reaches(_: Generator) -> list[tuple[Any, ...]]:
     return [(8, 2, 1), (12, 2, 2), (12, 1, 3), (15, 3, 1), (24, 4, 1), (12, 4, 2), (12, 2, 7)]
 
 
 EXERCISES: dict[str, Exercise] = {
     "02.put_together": Exercise(put_together, _tiles),
-    "02.three_terms": Exercise(three_terms, _maps),
     "02.untouched": Exercise(untouched, _reaches, tolerance=0),
 }

@@ -18,17 +18,6 @@ def weights_at(image: Tensor, y: int, x: int, dilation: int, sigma: float) -> Te
     return colour_affinity(image[None], offsets, sigma=sigma)[0, :, y, x]
 
 
-def one_step(maps: Tensor, affinity: Tensor, offsets: Sequence[tuple[int, int]]) -> Tensor:
-    """One iteration on maps K×H×W with affinity N×H×W to the neighbours at N offsets (dy, dx)."""
-    height, width = maps.shape[1:]
-    rows, columns = torch.arange(height), torch.arange(width)
-    refined = torch.zeros_like(maps)
-    for weight, (dy, dx) in zip(affinity, offsets, strict=True):
-        down, right = (rows + dy).clamp(0, height - 1), (columns + dx).clamp(0, width - 1)
-        refined += weight * maps[:, down][:, :, right]
-    return refined
-
-
 def pixels_reached(dilations: Sequence[int], iterations: int) -> int:
     """How many pixels of a flat, endless picture hold some of one lit pixel's value after so many iterations."""
     size = 2 * max(dilations) * iterations + 1
@@ -43,21 +32,11 @@ def _pixels(generator: Generator) -> list[tuple[Any, ...]]:
     return [(grey, 1, 1, 1, 0.5), (colour, 4, 5, 2, 0.3), (colour, 1, 10, 4, 1.0)]
 
 
-def _steps(generator: Generator) -> list[tuple[Any, ...]]:
-    def case(channels: int, height: int, width: int, dilations: Sequence[int]) -> tuple[Any, ...]:
-        offsets = tuple((dy * d, dx * d) for d in dilations for dy, dx in NEIGHBOURS)
-        logits = torch.randn(len(offsets), height, width, generator=generator)
-        return torch.rand(channels, height, width, generator=generator), logits.softmax(dim=0), offsets
-
-    return [case(1, 4, 4, (1,)), case(2, 7, 9, (1, 3)), case(3, 20, 30, DEFAULT_DILATIONS)]
-
-
 def _reaches(_: Generator) -> list[tuple[Any, ...]]:
     return [((1,), 1), ((1,), 3), ((1, 2, 4), 2), ((4, 8), 2), ((12, 24), 1), (DEFAULT_DILATIONS, 2)]
 
 
 EXERCISES: dict[str, Exercise] = {
     "04.weights_at": Exercise(weights_at, _pixels),
-    "04.one_step": Exercise(one_step, _steps),
     "04.pixels_reached": Exercise(pixels_reached, _reaches, tolerance=0),
 }

@@ -24,13 +24,6 @@ def sweep_points(values: Tensor, truth: Tensor, thresholds: Tensor) -> Tensor:
     return torch.stack([class_points(confusion)[0] for confusion in confusions])
 
 
-def lowest_diagonal(points: Tensor, thresholds: Tensor) -> tuple[float, float]:
-    """Threshold and IoU of the point Tx2 on the lowest diagonal; of equals, that of the lowest threshold."""
-    total = points.sum(dim=1)
-    chosen = total.tolist().index(float(total.min()))
-    return float(thresholds[chosen]), 1 - float(total[chosen])
-
-
 def _confusions(generator: Generator) -> list[tuple[Any, ...]]:
     def counts(labels: int) -> Tensor:
         return torch.randint(1, 50, (labels, labels), generator=generator) + 60 * torch.eye(labels, dtype=torch.int64)
@@ -49,14 +42,7 @@ def _maps(generator: Generator) -> list[tuple[Any, ...]]:
     return [one(12, [2, 4, 8]), one(500, list(range(1, 12)))]
 
 
-def _curves(generator: Generator) -> list[tuple[Any, ...]]:
-    one = torch.tensor([[11, 0], [8, 0], [5, 5], [2, 9]]) / 16  # the point nearest to the corner is another one
-    two = torch.tensor([[11, 0], [7, 2], [5, 3], [3, 5], [1, 12]]) / 16  # touches its lowest diagonal twice
-    return [(one, torch.tensor([0.2, 0.4, 0.6, 0.8])), (two, torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9]))]
-
-
 EXERCISES: dict[str, Exercise] = {
     "05.class_points": Exercise(class_points, _confusions),
     "05.sweep_points": Exercise(sweep_points, _maps),
-    "05.lowest_diagonal": Exercise(lowest_diagonal, _curves, stub="best_threshold"),
 }

@@ -7,7 +7,7 @@ from torch import Generator, Tensor, nn
 
 from rsepm_edu.course.exercises.exercise import Exercise
 from rsepm_edu.labels import VOID
-from rsepm_edu.methods.recurseed import cam_loss, conditional_filter
+from rsepm_edu.methods.recurseed import conditional_filter
 
 
 def quarrel_filter(seed: Tensor, certain: float, uncertain: float, margin: float) -> Tensor:
@@ -16,11 +16,6 @@ def quarrel_filter(seed: Tensor, certain: float, uncertain: float, margin: float
     ranked = seed.sort(dim=1, descending=True).values
     quarrel = (ranked[:, 0] - ranked[:, 1] < margin) & (mask > 0)
     return mask.masked_fill(quarrel, VOID)
-
-
-def rec_loss(cam: Tensor, rs_map: Tensor, tags: Tensor) -> Tensor:
-    """L_rec of raw scores Kxhxw against M_rs KxHxW, averaged to h x w, over the present classes of K tags."""
-    return cam_loss(cam[None], rs_map[None], tags[None])
 
 
 def teacher_after(students: Tensor, start: Tensor, decay: float) -> Tensor:
@@ -38,14 +33,6 @@ def _seeds(generator: Generator) -> list[tuple[Any, ...]]:
     return [(seed(1, 2, 4, 5), 0.5, 0.25, 0.125), (seed(3, 4, 6, 7), 0.5625, 0.125, 0.1875)]
 
 
-def _maps(generator: Generator) -> list[tuple[Any, ...]]:
-    def case(height: int, width: int, block: int, tags: list[float]) -> tuple[Any, ...]:
-        cam = torch.randn(len(tags), height, width, generator=generator)
-        return cam, torch.rand(len(tags), height * block, width * block, generator=generator), torch.tensor(tags)
-
-    return [case(2, 3, 2, [1.0]), case(4, 5, 4, [1.0, 0.0, 1.0])]
-
-
 def _students(generator: Generator) -> list[tuple[Any, ...]]:
     def case(steps: int, weights: int, decay: float) -> tuple[Any, ...]:
         return torch.randn(steps, weights, generator=generator), torch.randn(weights, generator=generator), decay
@@ -55,6 +42,5 @@ def _students(generator: Generator) -> list[tuple[Any, ...]]:
 
 EXERCISES: dict[str, Exercise] = {
     "06.quarrel_filter": Exercise(quarrel_filter, _seeds, tolerance=0),
-    "06.rec_loss": Exercise(rec_loss, _maps),
     "06.teacher_after": Exercise(teacher_after, _students),
 }

@@ -10,15 +10,6 @@ from rsepm_edu.labels import VOID
 from rsepm_edu.methods.mixing import Mixed, paste_classes
 
 
-def choose_half(present: Tensor, draw: Tensor) -> Tensor:
-    """BxK in {0, 1}: of the present classes of each row, half (rounded up), those with the greatest numbers drawn."""
-    chosen = torch.zeros_like(present)
-    for row, (among, numbers) in enumerate(zip(present.bool(), draw, strict=True)):
-        count = (int(among.sum()) + 1) // 2
-        chosen[row, torch.where(among, numbers, -1.0).topk(count).indices] = 1
-    return chosen
-
-
 def saliency_weight(above: Tensor, below: Tensor, grafted: Tensor) -> Tensor:
     """λ of Saliency Grafting from two saliency maps HxW and the bool region HxW that comes from the first."""
     own = (above * grafted).sum() / above.sum()
@@ -41,14 +32,6 @@ def visible_tags(mask: Tensor, paste: Tensor, tags: Tensor, min_visible: float) 
     return mixed.tags[0, : len(tags)]
 
 
-def _draws(generator: Generator) -> list[tuple[Any, ...]]:
-    few = torch.tensor([[0.0, 1, 0], [0, 1, 1]]), torch.tensor([[0.9, 0.1, 0.8], [0.9, 0.3, 0.2]])
-    present = (torch.rand(20, 8, generator=generator) < 0.6).float()
-    draw = torch.rand(20, 8, generator=generator)
-    present[:, 0], draw[0, 0] = 1, 1.0
-    return [few, (present, draw)]
-
-
 def _saliencies(generator: Generator) -> list[tuple[Any, ...]]:
     def case(height: int, width: int, share: float) -> tuple[Any, ...]:
         above, below = torch.rand(2, height, width, generator=generator).square().unbind()
@@ -69,7 +52,6 @@ def _pasted(generator: Generator) -> list[tuple[Any, ...]]:
 
 
 EXERCISES: dict[str, Exercise] = {
-    "07.choose_half": Exercise(choose_half, _draws, tolerance=0, stub="choose"),
     "07.saliency_weight": Exercise(saliency_weight, _saliencies, stub="weight_of"),
     "07.visible_tags": Exercise(visible_tags, _pasted, tolerance=0, stub="still_seen"),
 }

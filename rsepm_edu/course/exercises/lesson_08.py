@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from rsepm_edu.course.exercises.exercise import Exercise
 from rsepm_edu.labels import VOID
-from rsepm_edu.methods.edgepredictmix import majority_labels
 from rsepm_edu.methods.mixing import label_counts, shown_classes
 
 
@@ -19,11 +18,6 @@ def strength(grey: Tensor) -> Tensor:
     across = across[:-2] + 2 * across[1:-1] + across[2:]
     down = down[:, :-2] + 2 * down[:, 1:-1] + down[:, 2:]
     return across.abs() + down.abs()
-
-
-def majority(regions: Tensor, labels: Tensor) -> Tensor:
-    """HxW: at each pixel the most frequent label of its region, of equals the smallest; 255 where regions is 0."""
-    return majority_labels(regions[None], labels[None])[0]
 
 
 def share_left(mask_a: Tensor, mask_b: Tensor, chosen: Tensor) -> Tensor:
@@ -38,15 +32,6 @@ def _pictures(generator: Generator) -> list[tuple[Any, ...]]:
     return [(torch.randint(0, 256, size, generator=generator),) for size in ((3, 4), (11, 8))]
 
 
-def _regions(generator: Generator) -> list[tuple[Any, ...]]:
-    def case(height: int, width: int, regions: int, classes: int) -> tuple[Any, ...]:
-        numbers = torch.randint(0, regions + 1, (height, width), generator=generator)
-        labels = torch.tensor([*range(classes + 1), VOID])
-        return numbers, labels[torch.randint(0, len(labels), (height, width), generator=generator)]
-
-    return [case(3, 4, 2, 1), case(12, 15, 9, 3)]
-
-
 def _masks(generator: Generator) -> list[tuple[Any, ...]]:
     def case(classes: int, height: int, width: int, chosen: list[bool]) -> tuple[Any, ...]:
         labels = torch.tensor([*range(classes + 1), VOID])
@@ -59,6 +44,5 @@ def _masks(generator: Generator) -> list[tuple[Any, ...]]:
 
 EXERCISES: dict[str, Exercise] = {
     "08.strength": Exercise(strength, _pictures, tolerance=0),
-    "08.majority": Exercise(majority, _regions, tolerance=0),
     "08.share_left": Exercise(share_left, _masks),
 }

@@ -3,25 +3,11 @@
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from rsepm_edu.course.exercises.exercise import Exercise
 from rsepm_edu.labels import VOID
-from rsepm_edu.training.optimizer import MovingAverage
-
-
-def moving_average(start: float, weights: Tensor, decay: float) -> Tensor:
-    """T averages of one weight that starts at `start` and is `weights`[step] after each of T steps."""
-    network: Any = nn.Linear(1, 1, bias=False).double()
-    with torch.no_grad():
-        network.weight.fill_(start)
-        average, path = MovingAverage(network, decay), []
-        for step, weight in enumerate(weights):
-            network.weight.fill_(weight)
-            average.update(network, step)
-            path.append(float(average.network.state_dict()["weight"]))
-    return torch.tensor(path, dtype=torch.float64)
 
 
 def part_weights(pseudo_masks: Tensor, parts: int) -> Tensor:
@@ -35,11 +21,6 @@ def balanced_loss(seg_logits: Tensor, pseudo_mask: Tensor) -> Tensor:
     losses = F.cross_entropy(seg_logits, pseudo_mask, ignore_index=VOID, reduction="none")
     foreground = (pseudo_mask > 0) & (pseudo_mask != VOID)
     return (losses[foreground].mean() + losses[pseudo_mask == 0].mean()) / 2
-
-
-def _paths(generator: Generator) -> list[tuple[Any, ...]]:
-    sizes = [(5, 0.9), (5, 0.2), (300, 0.95)]
-    return [(0.5, torch.randn(steps, generator=generator, dtype=torch.float64), decay) for steps, decay in sizes]
 
 
 def _masks(classes: int, shape: tuple[int, int, int], generator: Generator) -> Tensor:
@@ -62,7 +43,6 @@ def _logits(generator: Generator) -> list[tuple[Any, ...]]:
 
 
 EXERCISES: dict[str, Exercise] = {
-    "09.moving_average": Exercise(moving_average, _paths),
     "09.part_weights": Exercise(part_weights, _batches),
     "09.balanced_loss": Exercise(balanced_loss, _logits),
 }

@@ -6,7 +6,6 @@ import torch
 from torch import Generator, Tensor, nn
 
 from rsepm_edu.course.exercises.exercise import Exercise
-from rsepm_edu.evaluation.metrics import scores
 
 
 def fewest_parts(batch: int, fixed: float, per_picture: float, room: float) -> int:
@@ -32,12 +31,6 @@ def scale_path(finite: Tensor, start: float, interval: int) -> Tensor:
     return torch.tensor(path, dtype=torch.float64)
 
 
-def miou_of_ranks(confusions: Tensor) -> float:
-    """mIoU of all pictures, from the confusion matrix of each of R ranks, RxLxL int64; absent labels left out."""
-    total = confusions.sum(dim=0)
-    return scores(total, [f"class {k}" for k in range(1, len(total))]).miou
-
-
 def _budgets(generator: Generator) -> list[tuple[Any, ...]]:
     return [(32, 0.7e9, 1.4e9, 16e9), (30, 1e9, 1e9, 8.5e9), (16, 1e9, 2e9, 33e9), (8, 1e9, 4e9, 4.5e9)]
 
@@ -47,16 +40,7 @@ def _steps(generator: Generator) -> list[tuple[Any, ...]]:
     return [(by_hand, 65536.0, 2), (torch.rand(60, generator=generator) < 0.85, 1024.0, 5)]
 
 
-def _ranks(generator: Generator) -> list[tuple[Any, ...]]:
-    few, many = (torch.randint(0, 50, shape, generator=generator) for shape in ((2, 3, 3), (8, 6, 6)))
-    many[:, 4], many[:, :, 4] = 0, 0  # a class that no picture shows and nobody predicts
-    many[:5, 2], many[:5, :, 2] = 0, 0  # one that only some ranks have met
-    many *= torch.tensor([1, 1, 1, 1, 1, 1, 1, 40])[:, None, None]  # ranks do not get equal numbers of pixels
-    return [(few,), (many,)]
-
-
 EXERCISES: dict[str, Exercise] = {
     "10.fewest_parts": Exercise(fewest_parts, _budgets, tolerance=0),
     "10.scale_path": Exercise(scale_path, _steps, tolerance=0),
-    "10.miou_of_ranks": Exercise(miou_of_ranks, _ranks),
 }

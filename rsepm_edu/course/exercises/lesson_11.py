@@ -1,4 +1,4 @@
-"""The exercises of lesson 11: one step of the mean field, affinities across edges, and a walk."""
+"""The exercises of lesson 11: one step of the mean field, and affinities across edges."""
 
 from typing import Any
 
@@ -28,12 +28,6 @@ def affinity_from(edge: Tensor, start: int, radius: int) -> Tensor:
     return affinity
 
 
-def walk(seed: Tensor, affinity: Tensor, beta: float, steps: int) -> Tensor:
-    """K×n: seed K×n after so many steps of the walk that affinities n×n give."""
-    transition = affinity**beta
-    return seed @ torch.linalg.matrix_power(transition / transition.sum(dim=0), steps)
-
-
 def _fields(generator: Generator) -> list[tuple[Any, ...]]:
     def one(n: int, classes: int, weight: float) -> tuple[Any, ...]:
         probabilities, beliefs = torch.randn(2, n, classes, generator=generator).mul(2).softmax(dim=2)
@@ -51,16 +45,7 @@ def _rows(generator: Generator) -> list[tuple[Any, ...]]:
     ]
 
 
-def _walks(generator: Generator) -> list[tuple[Any, ...]]:
-    def one(n: int, classes: int, beta: float, steps: int) -> tuple[Any, ...]:
-        half = torch.rand(n, n, generator=generator).triu(1)
-        return torch.rand(classes, n, generator=generator), half + half.T + torch.eye(n), beta, steps
-
-    return [one(4, 1, 1.0, 1), one(5, 2, 10.0, 3), one(20, 3, 10.0, 64)]
-
-
 EXERCISES: dict[str, Exercise] = {
     "11.mean_field_step": Exercise(mean_field_step, _fields),
     "11.affinity_from": Exercise(affinity_from, _rows),
-    "11.walk": Exercise(walk, _walks, stub="walk_of"),
 }

@@ -16,11 +16,6 @@ def paired_range(before: Tensor, after: Tensor) -> tuple[float, float, float]:
     return sum(differences) / len(differences), min(differences), max(differences)
 
 
-def turned_pairs(first: Tensor, second: Tensor) -> int:
-    """Pairs of methods that two tables order differently."""
-    return comparison.turned_pairs(first.tolist(), second.tolist())
-
-
 def dishonest_row(curves: Tensor, reported: Tensor, fixed: int) -> int:
     """Index of the row that reports its best threshold, not the fixed one: curves RxT, reported R, fixed a column."""
     return int((reported - curves[:, fixed]).abs().argmax())
@@ -32,12 +27,6 @@ def _seeds(generator: Generator) -> list[tuple[Any, ...]]:
         return luck, luck + 2 + torch.randn(seeds, generator=generator)
 
     return [pair(3), pair(8)]
-
-
-def _orders(generator: Generator) -> list[tuple[Any, ...]]:
-    theirs, ours = torch.tensor([58.0, 59.3, 65.2, 65.9]), torch.tensor([34.0, 65.0, 42.0, 61.0])
-    tied = torch.tensor([1.0, 1.0, 2.0, 3.0, 4.0]), torch.tensor([9.0, 1.0, 4.0, 4.0, 2.0])
-    return [(theirs, ours), tied, (torch.randn(12, generator=generator), torch.randn(12, generator=generator))]
 
 
 def _sweeps(generator: Generator) -> list[tuple[Any, ...]]:
@@ -57,6 +46,5 @@ def _sweeps(generator: Generator) -> list[tuple[Any, ...]]:
 
 EXERCISES: dict[str, Exercise] = {
     "12.paired_range": Exercise(paired_range, _seeds),
-    "12.turned_pairs": Exercise(turned_pairs, _orders, tolerance=0, stub="count_turned"),
     "12.dishonest_row": Exercise(dishonest_row, _sweeps, tolerance=0),
 }

@@ -45,6 +45,7 @@ class AverageExplorer(Explorer):
     in the first steps, by min(decay, (1 + step) / (10 + step))).
     """
 
+    charts = (0, 1)
     on_pages = {
         "rate": (0.05, 0.2, 0.5),
         "power": (0.0, 0.9),

@@ -54,6 +54,8 @@ class Explorer(ABC):
     on_pages: ClassVar[Mapping[str, Sequence[Any] | None]]
     """The controls that move on pages without a kernel, and the values that they take there; None: all that they offer.
     Every combination is drawn beforehand (see `frames`), so these are few."""
+    charts: ClassVar[Sequence[int]] = ()
+    """Numbers of the tiles that have words and digits in them: these get a row of their own where a row is narrow."""
 
     def __init__(self, controls: Sequence[Any]) -> None:
         self.controls = list(controls)
@@ -64,10 +66,11 @@ class Explorer(ABC):
         self._show(view)
         # As many in a row as fit, two on a phone; a chart alone has the whole width.
         share = f"{max(22, 96 // len(view.tiles))}%" if len(view.tiles) <= ACROSS else "22%"
-        layout = ipywidgets.Layout(flex=f"1 1 {share}", min_width="120px", max_width="56em", margin="2px 4px")
-        if len(view.tiles) > 1:
-            layout.max_width = "30em"
-        tiles = [ipywidgets.VBox(pair, layout=layout) for pair in zip(self.pictures, self.words, strict=True)]
+        common = {"flex": f"1 1 {share}", "max_width": "30em" if len(view.tiles) > 1 else "56em", "margin": "2px 4px"}
+        least = ["250px" if i in self.charts else "120px" for i in range(len(view.tiles))]
+        layouts = [ipywidgets.Layout(min_width=width, **common) for width in least]
+        parts = zip(zip(self.pictures, self.words, strict=True), layouts, strict=True)
+        tiles = [ipywidgets.VBox(pair, layout=layout) for pair, layout in parts]
         wrapped = ipywidgets.Layout(flex_flow="row wrap", width="100%", align_items="flex-start")
         for control in controls:
             # A slider takes what room there is, and a row of its own where that is little.
@@ -102,9 +105,9 @@ class Explorer(ABC):
             words.value = (
                 f"<div style='line-height: 1.35; overflow-wrap: anywhere; white-space: normal'>{escape(caption)}</div>"
             )
-        self.words[-1].value += " &ensp;".join(
-            f"<span style='white-space: nowrap'><span style='color: rgb{colour}'>■</span> {escape(text)}</span>"
-            for text, colour in view.legend
+        part = "<span style='display: inline-block; margin-right: 0.8em'>"
+        self.words[-1].value += " ".join(
+            f"{part}<span style='color: rgb{colour}'>■</span> {escape(text)}</span>" for text, colour in view.legend
         )
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:

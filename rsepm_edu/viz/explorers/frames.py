@@ -27,7 +27,7 @@ class Frames(NamedTuple):
     """All that a page needs to move an explorer.
 
     tiles: PNG, each once. words: HTML, each once. start: number of the state that the explorer was in. still:
-    descriptions of the controls that do not move.
+    descriptions of the controls that do not move. charts: numbers of the tiles that are charts.
     """
 
     controls: list[Control]
@@ -36,6 +36,7 @@ class Frames(NamedTuple):
     words: list[str]
     start: int
     still: list[str]
+    charts: list[int]
 
 
 def frames(explorer: Explorer) -> Frames:
@@ -61,7 +62,7 @@ def frames(explorer: Explorer) -> Frames:
         moved[name].value = value
     still = [control.description for control in explorer.controls if control not in moved.values()]
     controls = [part for control in moved.values() for part in _parts(control)]
-    return Frames(controls, states, list(tiles), list(words), start, still)
+    return Frames(controls, states, list(tiles), list(words), start, still, list(explorer.charts))
 
 
 def _visit(explorer: Explorer, names: Sequence[str], began: dict[str, Any]) -> Iterator[None]:

@@ -45,6 +45,7 @@ def plane_explorer(
 class PlaneExplorer(Explorer):
     """What `plane_explorer` returns. Controls: `method` and `choice` (Dropdown), `threshold` (SelectionSlider)."""
 
+    charts = (0,)
     on_pages = {"method": None, "threshold": tuple(i / 10 for i in range(1, 10))}
 
     def __init__(
