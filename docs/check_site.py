@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 # What a browser loads by itself, and the attribute that says from where. A plain link may lead into the network.
 LOADED = dict.fromkeys(("img", "script", "iframe", "source", "video", "audio", "embed"), "src")
-MOST = 25e6
+MOST = 27e6  # 25 with Creatures of one colour each; coats and grounds make larger images
 """Bytes of a whole site."""
 STYLE_URL = re.compile(r"""(?:url\(|@import\s+)\s*["']?(?!data:|#)([^"')\s;]+)""")
 
