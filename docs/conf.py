@@ -60,7 +60,7 @@ nb_code_prompt_show, nb_code_prompt_hide = "Show the code", "Fold the code"
 nb_merge_streams = True
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
-# The glossary's words have plain HTML anchors, which GitHub follows too and MyST does not know; check_site.py follows them.
+# The glossary has plain HTML anchors, which GitHub follows too and MyST does not know; check_site.py follows them.
 suppress_warnings = ["mystnb.unknown_mime_type", "myst.xref_missing"]
 
 # API: one page a module, from the docstrings
