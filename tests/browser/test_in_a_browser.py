@@ -129,8 +129,8 @@ def test_a_lesson_runs_in_jupyterlab_and_its_slider_moves_the_picture(browser: B
     page.goto(lab.replace("/lab?", f"/lab/tree/{LESSON}.ipynb?"))
     code = [cell for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code"]
     [explorer_at] = [i for i, cell in enumerate(code) if "pamr_explorer(" in cell.source]
-    # A folded cell shows no number; only solutions are folded.
-    last = max(i for i, cell in enumerate(code) if "solution" not in cell.metadata.get("tags", []))
+    # A folded cell shows no number: solutions, and what measures an answer.
+    last = max(i for i, cell in enumerate(code) if not cell.metadata.get("jupyter", {}).get("source_hidden"))
     cells = page.locator(".jp-Notebook .jp-CodeCell")
     expect(cells).to_have_count(len(code), timeout=LONG)
     expect(page.locator("#jp-main-statusbar")).to_contain_text(re.compile(r"Python 3.*\| Idle"), timeout=LONG)
