@@ -41,7 +41,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seed", type=int, default=0, help="of all trainings (default: 0)")
     parser.add_argument("--epochs", type=int, default=20, help="of the segmenter (default: 20)")
-    parser.add_argument("--freeze", type=int, default=0, help="its backbone stages that keep their weights (default: 0)")
+    parser.add_argument("--freeze", type=int, default=0, help="its backbone stages that keep their weights")
     parser.add_argument("--runs", type=Path, default=Path("runs/results/held_out"), help="checkpoints, stages' files")
     parser.add_argument("--results", type=Path, default=Path("results"), help="where the table goes")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads (default: all)")

@@ -3,7 +3,8 @@
     python data_scripts/try_puzzle.py --alphas 0 1 1.25 2 4 --start 3 --threads 1 --out results/voc_sample_puzzle_alpha
 
 With α = 0 the pieces' tags are learnt but not their maps' agreement. All runs have the settings of voc-sample-cpu, or
-of voc-sample-gpu (--data); they share their first epochs with classification alone. Scored: the CAM on the masks of train, at θ by colour and at the oracle's.
+of voc-sample-gpu (--data); they share their first epochs with classification alone.
+Scored: the CAM on the masks of train, at θ by colour and at the oracle's.
 A stopped script goes on.
 """
 
@@ -78,7 +79,8 @@ def write(rows: list[Row], experiment: Experiment, options: argparse.Namespace) 
     )
     settings = asdict(experiment.config) | {"weights": Path(experiment.config.weights).name}
     words = ["python", f"data_scripts/{Path(__file__).name}", "--alphas", *(f"{alpha:g}" for alpha in options.alphas)]
-    words += ["--data", options.data, "--start", str(options.start), "--seed", str(options.seed), "--threads", str(options.threads)]
+    words += ["--data", options.data, "--start", str(options.start)]
+    words += ["--seed", str(options.seed), "--threads", str(options.threads)]
     for option in ("epochs", "freeze", "pictures"):
         value = getattr(options, option)
         words += [] if value is None else [f"--{option}", str(value)]
