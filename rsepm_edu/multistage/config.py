@@ -33,7 +33,7 @@ class StageConfig(Settings):
     seed_stride: int = 4  # pixels per stored value and side (ours: as fine as the decoder's maps)
     walk: Walk = "boundary"  # boundary [I], affinity, or none: the seeds themselves
     # Background scores of the passes whose classes and whose background are trusted; None: the seeds' own θ, chosen by
-    # colour, with a margin (ours: IRNet's 0.30 and 0.05 are right for its seeds alone)
+    # colour (``high_threshold``), with a margin (ours: IRNet's 0.30 and 0.05 are right for its seeds alone)
     foreground: float | None = None
     background: float | None = None
     margins: tuple[float, float] = (0.15, 0.10)  # above and below that θ (ours, after what users report)
