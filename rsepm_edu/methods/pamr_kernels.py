@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 try:
@@ -20,8 +21,8 @@ except ImportError:  # torch without CUDA
 TILE = (8, 16)
 """Rows and columns of the pixels that one program works on: powers of 2."""
 
-AT_ONCE = 32
-"""Maps that one program works on, so that a weight is read once for all of them: a power of 2."""
+AT_ONCE = 4
+"""Maps that lie together and that one program works on: a power of 2. Of 4 a thread has all: one read of 16 bytes."""
 
 WARPS = 4
 """Groups of 32 threads of a program."""
@@ -53,11 +54,11 @@ def fused_affinity(image: Tensor, dilations: Sequence[int], *, sigma: float) -> 
     """
     batch, channels, height, width = image.shape
     affinity = image.new_empty(batch, 8 * len(dilations), height, width)
-    colours = _pixel_by_pixel(image, triton.next_power_of_2(channels))
+    colours = _together(image, triton.next_power_of_2(channels))
     with torch.cuda.device_of(image):
         _affinity_kernel[(_tiles(height, width), batch)](
             colours, affinity, _on_device(tuple(dilations), image.device), len(dilations), height, width, sigma,
-            1 / channels, colours.shape[3], *TILE, num_warps=WARPS,
+            1 / channels, colours.shape[4], *TILE, num_warps=WARPS,
         )  # fmt: skip
     return affinity
 
@@ -74,29 +75,34 @@ def fused_sum(maps: Tensor, weights: Tensor, dilations: Sequence[int], *, times:
     Returns:
         B×K×H×W float32.
     """
-    batch, count, height, width = maps.shape
-    state = _pixel_by_pixel(maps, count if count < 3 else triton.cdiv(count, 4) * 4)
+    count = maps.shape[1]
+    state = _together(maps, min(AT_ONCE, triton.next_power_of_2(count)))
     other = torch.empty_like(state)
-    stride = state.shape[3]
-    together = min(AT_ONCE, triton.next_power_of_2(stride))
+    batch, groups, height, width, together = state.shape
     rings = _on_device(tuple(dilations), maps.device)
     with torch.cuda.device_of(maps):
-        launch = _sum_kernel[(_tiles(height, width), triton.cdiv(stride, together), batch)]
+        launch = _sum_kernel[(_tiles(height, width) * groups, batch)]
         for _ in range(times):
             launch(
-                state, weights, other, rings, len(dilations), height, width, stride, together, *TILE, num_warps=WARPS
+                state, weights, other, rings, len(dilations), height, width, groups, together, *TILE, num_warps=WARPS
             )
             state, other = other, state
-    return state[..., :count].permute(0, 3, 1, 2)
+    return state.permute(0, 1, 4, 2, 3).flatten(1, 2)[:, :count]
 
 
-def _pixel_by_pixel(planes: Tensor, together: int) -> Tensor:
-    """B×H×W×together: what lies on a pixel together, filled up with zeros."""
-    batch, count, height, width = planes.shape
-    new = planes.new_empty if count == together else planes.new_zeros
-    result = new(batch, height, width, together)
-    result[..., :count] = planes.permute(0, 2, 3, 1)
-    return result
+def _together(planes: Tensor, count: int) -> Tensor:
+    """Planes in groups in which what lies on a pixel lies together, the last filled up with zeros.
+
+    Args:
+        planes: B×K×H×W.
+        count: planes of a group.
+
+    Returns:
+        B×⌈K/count⌉×H×W×count.
+    """
+    groups = -(-planes.shape[1] // count)
+    filled = F.pad(planes, (0, 0, 0, 0, 0, groups * count - planes.shape[1]))
+    return filled.unflatten(1, (groups, count)).permute(0, 1, 3, 4, 2).contiguous()
 
 
 def _tiles(height: int, width: int) -> int:
@@ -113,12 +119,12 @@ def _on_device(dilations: tuple[int, ...], device: torch.device) -> Tensor:
 if triton is not None:
 
     @triton.jit
-    def _pixels_of(height, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # type: ignore[no-untyped-def]
-        """Row and column of the pixels of this program's tile; some are beyond the picture."""
+    def _pixels_of(tile, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # type: ignore[no-untyped-def]
+        """Row and column of the pixels of a tile; some are beyond the picture."""
         across = tl.cdiv(width, COLUMNS)
         place = tl.arange(0, ROWS * COLUMNS)
-        y = tl.program_id(0) // across * ROWS + place // COLUMNS
-        x = tl.program_id(0) % across * COLUMNS + place % COLUMNS
+        y = tile // across * ROWS + place // COLUMNS
+        x = tile % across * COLUMNS + place % COLUMNS
         return y, x
 
     @triton.jit
@@ -139,7 +145,7 @@ if triton is not None:
         colours, affinity, dilations, rings, height, width, sigma, share, CHANNELS: tl.constexpr, ROWS: tl.constexpr,
         COLUMNS: tl.constexpr
     ):  # fmt: skip
-        y, x = _pixels_of(height, width, ROWS, COLUMNS)
+        y, x = _pixels_of(tl.program_id(0), width, ROWS, COLUMNS)
         inside = (y < height) & (x < width)
         size = height * width
         picture = tl.program_id(1).to(tl.int64)
@@ -183,27 +189,26 @@ if triton is not None:
 
     @triton.jit
     def _sum_kernel(  # type: ignore[no-untyped-def]
-        maps, weights, result, dilations, rings, height, width, STRIDE: tl.constexpr, MAPS: tl.constexpr,
-        ROWS: tl.constexpr, COLUMNS: tl.constexpr
+        maps, weights, result, dilations, rings, height, width, groups, MAPS: tl.constexpr, ROWS: tl.constexpr,
+        COLUMNS: tl.constexpr
     ):  # fmt: skip
-        y, x = _pixels_of(height, width, ROWS, COLUMNS)
+        # Programs that read the same weights are neighbours in time.
+        y, x = _pixels_of(tl.program_id(0) // groups, width, ROWS, COLUMNS)
         inside = (y < height) & (x < width)
         size = height * width
-        picture = tl.program_id(2).to(tl.int64)
-        number = tl.program_id(1) * MAPS + tl.arange(0, MAPS)
-        some = (number < STRIDE)[None, :]
+        picture = tl.program_id(1).to(tl.int64)
+        number = tl.arange(0, MAPS)
         here = _neighbour(y, x, 4, 0, height, width)
-        maps += picture * size * STRIDE
+        plane = (picture * groups + tl.program_id(0) % groups) * size * MAPS
+        maps += plane
         weight = weights + picture * rings * 8 * size + here
         total = tl.zeros([ROWS * COLUMNS, MAPS], tl.float32)
         for ring in range(rings):
             dilation = tl.load(dilations + ring)
             for j in tl.static_range(9):
                 if j != 4:
-                    place = _neighbour(y, x, j, dilation, height, width).to(tl.int64) * STRIDE
-                    value = tl.load(maps + place[:, None] + number[None, :], mask=some, other=0.0)
+                    place = _neighbour(y, x, j, dilation, height, width)
+                    value = tl.load(maps + place[:, None] * MAPS + number[None, :])
                     total += tl.load(weight)[:, None] * value
                     weight += size
-        place = here.to(tl.int64) * STRIDE
-        out = result + picture * size * STRIDE + place[:, None] + number[None, :]
-        tl.store(out, total, mask=inside[:, None] & some)
+        tl.store(result + plane + here[:, None] * MAPS + number[None, :], total, mask=inside[:, None])

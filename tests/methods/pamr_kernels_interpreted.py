@@ -13,8 +13,8 @@ DILATIONS = (1, 3)
 OFFSETS = [(dy * d, dx * d) for d in DILATIONS for dy, dx in plain.NEIGHBOURS]
 
 # One pixel; odd sizes of one tile and of several; one map, as many as one program takes, and more.
-CASES = [(1, 1, 1, (1, 1)), (2, 3, 4, (6, 7)), (3, 2, 1, (1, 9)), (2, 1, 9, (11, 17)), (1, 3, 32, (17, 8))]
-CASES += [(1, 5, 2, (4, 5)), (1, 4, 37, (9, 4))]
+CASES = [(1, 1, 1, (1, 1)), (2, 3, 4, (6, 7)), (3, 2, 1, (1, 9)), (2, 1, 6, (9, 17))]
+CASES += [(1, 5, 2, (4, 5)), (1, 4, 9, (17, 4))]
 
 
 def case(batch: int, channels: int, maps: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
