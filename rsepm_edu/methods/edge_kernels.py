@@ -174,8 +174,7 @@ if triton is not None:
             greater, smaller = tl.maximum(a, b), tl.minimum(a, b)
             old = tl.atomic_min(parents + greater, smaller, mask=link)
             # Where another was faster, what it put there has to be united with the smaller root.
-            todo = todo & ~(link & (old == greater))
-            a = tl.where(link, old, above_a)
+            a = tl.where(link, tl.where(old == greater, smaller, old), above_a)
             b = tl.where(link, smaller, above_b)
             todo = todo & (a != b)
 
@@ -186,16 +185,16 @@ if triton is not None:
         above = inside & (pixel >= width)
         here = first + pixel
         own = tl.load(member + here, mask=above, other=0) > 0
-        up = tl.load(member + here - width, mask=above, other=0) > 0
-        left = tl.load(member + here - 1, mask=above & (x > 0), other=0) > 0
-        up_left = tl.load(member + here - width - 1, mask=above & (x > 0), other=0) > 0
+        up = tl.load(member + here - width, mask=above, other=0)
+        left = tl.load(member + here - 1, mask=above & (x > 0), other=0)
+        up_left = tl.load(member + here - width - 1, mask=above & (x > 0), other=0)
         # What the pixel on the left does already is left out.
-        _unite(parents, here, here - width, own & up & ~(left & up_left))
+        _unite(parents, here, here - width, own & (up > 0) & ((left == 0) | (up_left == 0)))
         if CORNERS:
-            right = tl.load(member + here + 1, mask=above & (x < width - 1), other=0) > 0
-            up_right = tl.load(member + here - width + 1, mask=above & (x < width - 1), other=0) > 0
-            _unite(parents, here, here - width - 1, own & up_left & ~up & ~left)
-            _unite(parents, here, here - width + 1, own & up_right & ~up & ~right)
+            right = tl.load(member + here + 1, mask=above & (x < width - 1), other=0)
+            up_right = tl.load(member + here - width + 1, mask=above & (x < width - 1), other=0)
+            _unite(parents, here, here - width - 1, own & (up_left > 0) & (up == 0) & (left == 0))
+            _unite(parents, here, here - width + 1, own & (up_right > 0) & (up == 0) & (right == 0))
 
     @triton.jit
     def _climb_kernel(parents, begins, height, width, PIXELS: tl.constexpr):  # type: ignore[no-untyped-def]

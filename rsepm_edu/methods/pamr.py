@@ -58,7 +58,8 @@ def pamr(
     exact = torch.promote_types(masks.dtype, torch.float32)  # half precision drifts over the iterations
     colours = image.detach().to(exact)
     learns = masks.requires_grad and torch.is_grad_enabled()
-    low, high = masks.detach().flatten(2).aminmax(dim=2)
+    values = masks.detach().flatten(2)
+    low, high = values.amin(2), values.amax(2)  # NaN if one is
     active = (low != 0) | (high != 0)
     if learns:
         active = torch.ones_like(active)  # a map of zeros has a gradient too
@@ -69,9 +70,9 @@ def pamr(
     kernels = exact == torch.float32 and not learns and works(masks.device)
     if kernels:  # a GPU computes them while the host waits for it, once
         affinity = fused_affinity(colours, dilations, sigma=sigma)
-    ends = low.amin(), high.amax(), *colours.aminmax()
-    count, *values = torch.stack([active.sum(1).amax().to(exact), *(end.to(exact) for end in ends)]).tolist()
-    if not all(map(math.isfinite, values)):
+    ends = low.amin(), high.amax(), colours.amin(), colours.amax()
+    count, *extremes = torch.stack([active.sum(1).amax().to(exact), *(end.to(exact) for end in ends)]).tolist()
+    if not all(map(math.isfinite, extremes)):
         raise NotFiniteMapsError("image, masks: expected finite numbers, got NaN or infinity")
     if count == 0 or iterations == 0:
         return masks.clone()
