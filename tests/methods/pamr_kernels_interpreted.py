@@ -63,7 +63,7 @@ def test_pamr_by_kernels_is_pamr(monkeypatch: pytest.MonkeyPatch, dtype: torch.d
         calls.append(times)
         return form(*given, times=times)
 
-    monkeypatch.setattr(plain, "works", lambda device: True)
+    monkeypatch.setattr(plain, "kernels_agree", lambda device: True)
     monkeypatch.setattr(plain, "fused_sum", counted)
     refined = plain.pamr(image, masks, dilations=DILATIONS, iterations=3)
     assert calls == [3] and refined.dtype == dtype

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from rsepm_edu.methods import edge_kernels as kernels
+from rsepm_edu.methods import edgepredictmix
 from rsepm_edu.methods.edgepredictmix import edge_regions
 
 
@@ -56,3 +57,20 @@ def test_on_the_gpu_the_regions_are_those_of_opencv(coarse: int) -> None:
     generator = torch.Generator().manual_seed(coarse)
     maps = F.interpolate(torch.rand(4, 1, coarse, coarse, generator=generator), (200, 301), mode="bilinear")[:, 0]
     assert torch.equal(edge_regions(maps.cuda()).cpu(), edge_regions(maps))
+
+
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_kernels_are_taken_only_where_they_find_what_opencv_finds(monkeypatch: pytest.MonkeyPatch, wrong: int) -> None:
+    calls = []
+
+    def found(planes: torch.Tensor, *, low: int, high: int) -> torch.Tensor:
+        calls.append(planes)
+        regions = edgepredictmix.regions_by_opencv(planes, low=low, high=high)
+        regions[0, 0, 0] += wrong * (len(calls) == 3)  # a race shows now and then
+        return regions
+
+    monkeypatch.setattr(edgepredictmix, "works", lambda device: True)
+    monkeypatch.setattr(edgepredictmix, "regions_between_edges", found)
+    assert edgepredictmix.kernels_agree.__wrapped__(torch.device("cpu")) is not bool(wrong)
+    edges = (edgepredictmix.regions_by_opencv(calls[0], low=10, high=100) == 0).sum(), calls[0].unique()
+    assert edges[0] > 100 and len(edges[1]) > 50  # they are tried on something
