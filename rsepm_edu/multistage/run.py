@@ -208,6 +208,7 @@ class Multistage:
             radius=stages.walk_radius,
             steps=stages.walk_steps,
             scaled=stages.walk_scaled,
+            clear_edges=stages.walk_clears_edges,
             stride=stages.seed_stride,
             progress=self.progress,
         )
@@ -420,6 +421,7 @@ class Multistage:
     def _walked_record(self) -> dict[str, Any]:
         stages = self.config.stages
         settings = {"radius": stages.walk_radius, "steps": stages.walk_steps, "scaled": stages.walk_scaled}
+        settings["clear_edges"] = stages.walk_clears_edges
         return self._walk_record | {"walked": settings}
 
     def _mask_record(self, crf: bool) -> dict[str, Any]:
