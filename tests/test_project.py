@@ -53,7 +53,7 @@ def own_files() -> Iterator[Path]:
     for folder in folders:
         for path in (ROOT / folder).rglob("*"):
             hidden = "__pycache__" in path.parts or ".ipynb_checkpoints" in path.parts
-            if path.is_file() and not hidden and path.suffix not in {".png", ".pt", ".pth", ".npz", ".jpg"}:
+            if path.is_file() and not hidden and path.suffix not in {".png", ".pt", ".pth", ".npz", ".jpg", ".webp"}:
                 yield path
 
 
