@@ -107,13 +107,15 @@ def curve(run: Multistage, dataset: VocDataset, *, scaled: bool) -> list[tuple[d
         image, mask = (sample[key].as_subclass(Tensor)[None] for key in ("image", "mask"))
         present = sample["tags"].nonzero()[:, 0]
         seed = read_seed(seeds / f"{name}.npz")[None][:, present]
-        evidence = network.evidence(normalise(image))
+        on_device = seed.to(run.device)
+        evidence = network.evidence(normalise(image.to(run.device)))
         share = min(image.shape[2:]) / network.stride / (PUBLISHED_SIDE / network.published_stride)
         for steps in STEPS:
             radius, count = scaled_walk(5, steps, share) if scaled else (5, steps)
             walked = seed
             if steps:
-                walked = network.walk_by(evidence, seed, image.shape[2:], radius=radius, steps=count).clamp(min=0)
+                moved = network.walk_by(evidence, on_device, image.shape[2:], radius=radius, steps=count)
+                walked = moved.clamp(min=0).cpu()
                 walked = walked * (seed.amax() / walked.amax().clamp(min=1e-6))
             sweeps[steps].update(walked, mask, present)
             colours[steps].update(walked, image)
