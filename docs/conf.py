@@ -122,7 +122,7 @@ def _adapt_links(app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def _add_files(app: Sphinx, error: Exception | None) -> None:
-    """What pages name and Sphinx does not copy: thumbnails, figures, photographs, explorers' tiles, notebooks to run."""
+    """What pages name and Sphinx does not copy: thumbnails, figures, photographs, explorers, notebooks to run."""
     if error is None:
         for folder in ("thumbnails", "downloads", "figures"):
             (Path(app.outdir) / folder).mkdir(exist_ok=True)
