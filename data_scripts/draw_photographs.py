@@ -83,7 +83,8 @@ def load(cam: Path, rs: Path, rs_epm: Path) -> Networks:
         if checkpoint.classes != VOC_CLASSES:
             raise UserError(f"{checkpoint.source}: expected VOC's classes, got {', '.join(checkpoint.classes)}")
     options = seed_options_of(checkpoints[0].config, ("cam",))
-    return Networks(*(checkpoint.build_network() for checkpoint in checkpoints), options)
+    first, second, third = (checkpoint.build_network() for checkpoint in checkpoints)
+    return Networks(first, second, third, options)
 
 
 @torch.no_grad()
