@@ -38,7 +38,7 @@ class StageConfig(Settings):
     background: float | None = None
     margins: tuple[float, float] = (0.15, 0.10)  # above and below that θ (ours, after what users report)
     walk_radius: int = 5  # of the pairs, in positions [I]
-    walk_steps: int = 64  # (ours: [I]'s 256 go too far; ORACLE, seen on 55 masks, see results/voc_sample_walks)
+    walk_steps: int = 64  # (ours: [I]'s 256 go too far, by masks, an ORACLE, and by colour: results/voc_sample_walks)
     walk_scaled: bool = True  # as far over each picture as over one of IRNet's size, smaller ones seen enlarged (ours)
     walk_clears_edges: bool = False  # the seed times (1 - edge) first [I: yes]; a decoder's seed loses its rim (ours)
     threshold: float | None = None  # background score of the pseudo masks; None: chosen by colour, without masks
