@@ -24,7 +24,7 @@ WORDS = {
     "rs": r"\bRecurSeed\b|\bRS\b",
     "union": r"\bFP(?:,| and) FN\b|\bFN and FP\b|\bFP\b|\bFN\b|\bIoU\b|\b[Uu]nion\b",
     "miou": r"\bmIoU\b",
-    "tag": r"\b[Tt]ags?\b(?! loss)",
+    "tag": r"(?i:\btags?\b)(?! loss)",
     "mask": r"(?<![Pp]seudo )\b[Mm]asks?\b",
     "void": r"\b[Vv]oid\b",
     "theta": r"θ(?![₀-₉])|\$\\theta\$",

@@ -31,8 +31,8 @@ NOTHING_NEW = {
 
 TABLE = "creatures"
 FULL_RUNS = {
-    "RS*: decoder's arg-max": "RS (decoder, arg-max)",
-    "RS + EPM*: decoder's arg-max": "RS + EPM (decoder, arg-max)",
+    "RS*: arg-max": "RS (decoder, arg-max)",
+    "RS + EPM*: arg-max": "RS + EPM (decoder, arg-max)",
 }
 """Point of lesson 08 to row of that table; both rows of a seed are of equally long trainings."""
 
