@@ -211,8 +211,8 @@ def rehearse(
     seconds = 0.0
     for phase, count in epochs.items():
         row = _steps_of(trainer, dataset, phase, steps=steps, warm_up=warm_up)
-        counted = step_memory(config, trainer.network, phase, trainer.precision)
-        phases[phase.name] = {**row, "gb_counted": round(gpu_memory(counted) / 1e9, 2)}
+        counted = gpu_memory(config, trainer.network, phase, trainer.precision)
+        phases[phase.name] = {**row, "gb_counted": round(counted / 1e9, 2)}
         seconds += count * batches * config.batch_size / row["pictures_per_second"]
         print(f"  {name} {phase.name}: {phases[phase.name]}")
     print(f"  {name}: {config.epochs} epochs of {batches} steps would take {seconds / 60:.1f} minutes\n")

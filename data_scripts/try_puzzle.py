@@ -2,8 +2,9 @@
 
     python data_scripts/try_puzzle.py --alphas 0 1 1.25 2 4 --start 3 --threads 1 --out results/voc_sample_puzzle_alpha
 
-With α = 0 the pieces' tags are learnt but not their maps' agreement. All runs are those of voc-sample-cpu; they share
-their first epochs with classification alone. Scored: the CAM on the masks of train, at θ by colour and at the oracle's.
+With α = 0 the pieces' tags are learnt but not their maps' agreement. All runs have the settings of voc-sample-cpu, or
+of voc-sample-gpu (--data); they share their first epochs with classification alone.
+Scored: the CAM on the masks of train, at θ by colour and at the oracle's.
 A stopped script goes on.
 """
 
@@ -32,6 +33,7 @@ def main() -> int:
     parser.add_argument("--start", type=int, default=3, help="the epoch that Puzzle-CAM begins with (default: 3)")
     parser.add_argument("--epochs", type=int, help="of every run (default: the preset's)")
     parser.add_argument("--freeze", type=int, help="backbone stages that keep their weights (default: the preset's)")
+    parser.add_argument("--data", choices=("voc-sample", "voc-sample-gpu"), default="voc-sample", help="whose settings")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pictures", type=int, help="score only so many (default: all with masks)")
     parser.add_argument("--runs", type=Path, default=Path("runs/results/puzzle_alpha"), help="checkpoints")
@@ -40,7 +42,7 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     try:
-        base = make_experiment("voc-sample", options.seed, progress=sys.stderr.isatty())
+        base = make_experiment(options.data, options.seed, progress=sys.stderr.isatty())
         config = replace(base.config, epochs=options.epochs or base.config.epochs, puzzle_start=options.start)
         if options.freeze is not None:
             config = replace(config, freeze_stages=options.freeze)
@@ -77,7 +79,8 @@ def write(rows: list[Row], experiment: Experiment, options: argparse.Namespace) 
     )
     settings = asdict(experiment.config) | {"weights": Path(experiment.config.weights).name}
     words = ["python", f"data_scripts/{Path(__file__).name}", "--alphas", *(f"{alpha:g}" for alpha in options.alphas)]
-    words += ["--start", str(options.start), "--seed", str(options.seed), "--threads", str(options.threads)]
+    words += ["--data", options.data, "--start", str(options.start)]
+    words += ["--seed", str(options.seed), "--threads", str(options.threads)]
     for option in ("epochs", "freeze", "pictures"):
         value = getattr(options, option)
         words += [] if value is None else [f"--{option}", str(value)]

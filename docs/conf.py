@@ -122,10 +122,12 @@ def _adapt_links(app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def _add_files(app: Sphinx, error: Exception | None) -> None:
-    """What pages name and Sphinx does not copy: thumbnails, figures, explorers' tiles, and the notebooks to run."""
+    """What pages name and Sphinx does not copy: thumbnails, figures, photographs, explorers, notebooks to run."""
     if error is None:
         for folder in ("thumbnails", "downloads", "figures"):
             (Path(app.outdir) / folder).mkdir(exist_ok=True)
+        photographs = "docs/pictures/photographs"
+        shutil.copytree(ROOT / photographs, Path(app.outdir) / photographs, dirs_exist_ok=True)
         tiles = Path(app.outdir) / "explorers"
         shutil.copytree(EXPLORERS, tiles, ignore=shutil.ignore_patterns("*.json"), dirs_exist_ok=True)
         for lesson in lessons():

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 WIDGET = "application/vnd.jupyter.widget-view+json"
 _ROW = re.compile(r"^\| (\d\d) \| \[(.+?)\]\((.+?)\.ipynb\) \| (.+?) \| (\d+) \|", re.MULTILINE)
 _ATTACHED = re.compile(r'<img src="attachment:[^>]*>\n\n')
+_PHOTOGRAPH = re.compile(r'src="attachment:([a-z_]+\.webp)"')
 _BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\((https:[^)]*)\)")
 
 
@@ -96,8 +97,9 @@ def page_of(lesson: Lesson, source: str, repository: str, explorer: str = "") ->
     for i, cell in enumerate(notebook["cells"]):
         if cell["cell_type"] == "markdown":
             text = "".join(cell["source"])
+            text = _PHOTOGRAPH.sub(r'src="../docs/pictures/photographs/\1"', text)
             cell["source"] = _opened(lesson, _ATTACHED.sub("", text), repository) if i == 0 else text
-            cell.pop("attachments", None)  # the site has a first picture of its own
+            cell.pop("attachments", None)  # the site has a first picture of its own, and one copy of each photograph
             continue
         for output in cell["outputs"]:
             data = output.get("data", {})

@@ -7,7 +7,7 @@ document.addEventListener("keydown", (event) => {
 });
 document.body.append(shown);
 
-for (const image of document.querySelectorAll(".cell_output img, .first-picture img, img.api-example")) {
+for (const image of document.querySelectorAll(".cell_output img, .first-picture img, img.api-example, img[src*='/photographs/']")) {
   image.tabIndex = 0;
   image.setAttribute("role", "button");
   image.title = "Enlarge";

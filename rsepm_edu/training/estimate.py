@@ -25,7 +25,7 @@ class Estimate:
     """Of what is left of a run.
 
     pictures: of the split. steps: of the optimiser. memory: bytes of the greatest step, counted (``step_memory``, on a
-    GPU ``gpu_memory`` of it). memory_tried: bytes at the height of the steps that were tried; None on the CPU.
+    GPU ``gpu_memory``). memory_tried: bytes at the height of the steps that were tried; None on the CPU.
     gpu_memory: bytes of the GPU. computing, reading: seconds; with workers they pass side by side, else one after the
     other. processes: that share the run, each with a GPU of its own; memory is that of one.
     """
@@ -88,11 +88,11 @@ def estimate(trainer: Trainer, dataset: VocDataset) -> Estimate:
     cuda = trainer.device.type == "cuda"
     cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # of this machine, for each process
     readers = processes * max(1, min(config.workers, cores))
-    counted = max(step_memory(share, plain, phase, trainer.precision) for phase in epochs)
+    count = gpu_memory if cuda else step_memory
     return Estimate(
         pictures=len(dataset),
         steps=sum(left.values()),
-        memory=gpu_memory(counted) if cuda else counted,
+        memory=max(count(share, plain, phase, trainer.precision) for phase in epochs),
         memory_tried=tried,
         gpu_memory=torch.cuda.get_device_properties(trainer.device).total_memory if cuda else None,
         computing=sum(steps * share.batch_size * seconds[phase] for phase, steps in left.items()),

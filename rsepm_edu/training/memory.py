@@ -37,33 +37,41 @@ def step_memory(config: TrainConfig, network: SingleStageNetwork, phase: Phase, 
     return state + kept_for_backward(config, network, phase, precision)
 
 
-OF_A_GPU = 1.22
-WORKSPACE = 64 * 2**20
+OF_A_GPU = 1.11
+TARGETS = 0.27e9
+WORKSPACE = {torch.float32: 0.08e9, torch.bfloat16: 0.71e9, torch.float16: 1.39e9}
+DEPTHWISE = 2.28e9 / (16 * 256**2)
 
 
-def gpu_memory(counted: int) -> int:
-    """Bytes that torch reserves on a GPU for a step of which ``step_memory`` has counted so many.
+def gpu_memory(config: TrainConfig, network: SingleStageNetwork, phase: Phase, precision: torch.dtype) -> int:
+    """Bytes that torch reserves on a GPU for a step: more than ``step_memory`` counts.
 
-    Fitted to what an H200 with torch 2.11 showed of the costliest phase, in GB:
+    Fitted to 27 points of one H200 with torch 2.11 (``results/benchmarks/gpu_check``: three presets, three phases,
+    three precisions), which it meets within -1 and +9 %: an estimate that is too low stops a run. Four terms:
 
-        =========================  =======  =========  ========  ====
-        step                       counted  allocated  reserved  here
-        =========================  =======  =========  ========  ====
-        voc-gpu, 32, bf16             22.9       25.4      27.4  28.0
-        voc-t4, 8 at a time, fp16      6.3        6.9       7.5   7.8
-        =========================  =======  =========  ========  ====
+    * ``OF_A_GPU`` times what is counted: torch takes memory in segments of 2 and 20 MiB and leaves gaps (reserved is
+      1.02 to 1.10 of allocated), and the first gradients of the backward pass live beside all that waits for it;
+    * ``TARGETS``, where the method makes some: the teacher's maps and PAMR's affinities;
+    * ``WORKSPACE``, of cuDNN for the convolutions of a ResNet: the same for 8 and for 16 pictures of 512²;
+    * in its place, for a backbone of depthwise convolutions, ``DEPTHWISE`` bytes a pixel in float32 and bfloat16, none
+      in float16. Seen with MobileNetV2 and 16 pictures of 256² alone; that it goes with the pixels is our guess.
 
-    Allocated is 1.10 times what is counted: the first gradients of the backward pass live beside all that waits for it
-    (1.05, by the same count with the backward pass gone through); the rest is cuDNN's workspace and the targets'
-    masks. Reserved is 1.08 times that: torch takes memory in segments of 2 and 20 MiB, rounds up, and leaves gaps.
-    0.03 are a margin, since an estimate that is too low stops a run. ``WORKSPACE``, of cuBLAS and the first segments,
-    is what remains of small steps. Not in it is CUDA's own context, about half a GB of the card, which torch never
-    sees.
+    Not in it is CUDA's own context, about half a GB of the card, which torch never sees.
 
     Args:
-        counted: bytes, see ``step_memory``.
+        config, network, phase, precision: see ``step_memory``.
     """
-    return round(counted * OF_A_GPU) + WORKSPACE
+    depthwise = any(
+        isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels > 1 for layer in network.backbone.modules()
+    )
+    if not depthwise:
+        workspace = WORKSPACE[precision]
+    elif precision == torch.float16:
+        workspace = 0.0
+    else:
+        workspace = DEPTHWISE * (config.batch_size // config.accumulate) * config.size**2
+    targets = TARGETS if phase.refine else 0.0
+    return round(OF_A_GPU * step_memory(config, network, phase, precision) + workspace + targets)
 
 
 def kept_for_backward(config: TrainConfig, network: SingleStageNetwork, phase: Phase, precision: torch.dtype) -> int:
