@@ -66,8 +66,7 @@ def points(dataset: VocDataset, networks: dict[str, SingleStageNetwork], card: S
     """
     classes = dataset.classes
     found = [
-        Point("00", name, None, None, NONE, **_rounded(scores(confusion, classes)))
-        for name, confusion in trivial(dataset).items()
+        _point("00", name, None, None, NONE, scores(confusion, classes)) for name, confusion in trivial(dataset).items()
     ]
     of_network = {name: score(network, dataset, card) for name, network in networks.items()}
     for lesson, method, name, map_ in ADDED:
@@ -75,10 +74,10 @@ def points(dataset: VocDataset, networks: dict[str, SingleStageNetwork], card: S
             continue
         sweeps, labels = of_network[name]
         if map_ == ARGMAX:
-            found.append(Point(lesson, method, name, None, NONE, **_rounded(scores(labels, classes))))
+            found.append(_point(lesson, method, name, None, NONE, scores(labels, classes)))
         else:
             threshold, result = sweeps[map_].best(classes)
-            found.append(Point(lesson, method, name, threshold, ORACLE, **_rounded(result)))
+            found.append(_point(lesson, method, name, threshold, ORACLE, result))
     return found
 
 
@@ -112,8 +111,11 @@ def score(
     return sweeps, argmax
 
 
-def _rounded(result: Scores) -> dict[str, float]:
-    return {"fp": round(result.fp, 4), "fn": round(result.fn, 4), "miou": round(result.miou, 4)}
+def _point(
+    lesson: str, method: str, network: str | None, threshold: float | None, choice: str, result: Scores
+) -> Point:
+    fp, fn, miou = (round(value, 4) for value in (result.fp, result.fn, result.miou))
+    return Point(lesson, method, network, threshold, choice, fp, fn, miou)
 
 
 def as_json(card: SettingsCard, data: str, found: Sequence[Point], networks: Sequence[str]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ They are written in notebooks/sections/NN.md, where a quiz is a list that GitHub
 In a notebook each option unfolds to its reason. That is plain HTML (``<details>``) in a text cell: JupyterLab, Colab
 and the site show it alike, without a kernel and without a network, which no widget does.
 
+The first use of a word of the glossary becomes a link to it, see glossary_links.py.
+
 Below its title a notebook shows notebooks/sections/NN.png, see draw_openings.py; the file travels in the cell.
 
 Run again, the script replaces what it put there before. Cells of code and their outputs are kept as they are; those
@@ -24,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import nbformat
+from glossary_links import link_first_uses
 
 from rsepm_edu.course.drawing import Drawing, show_drawing
 from rsepm_edu.course.scoreboard import LESSONS, Scoreboard, show_scoreboard
@@ -33,7 +36,8 @@ SECTIONS = ROOT / "notebooks" / "sections"
 TAG = "section"
 """Of all cells that this script puts there."""
 
-GLOSSARY = "A word that you do not know? It is in the [glossary](../docs/glossary.md)."
+GLOSSARY = """The first use of a term is a link to its entry in the [glossary](../docs/glossary.md). (Colab cannot
+follow such a link; there, read the [glossary on GitHub](https://github.com/rsepm-edu/rsepm-edu/blob/main/docs/glossary.md).)"""
 
 OPTION = re.compile(r"^- \[([ x])\] (.+?) — (.+)$", re.MULTILINE)
 
@@ -212,6 +216,7 @@ def main() -> None:
         put(notebook, lesson, sections_of(path.read_text(encoding="utf-8")))
         open_with_drawing(notebook, lesson)
         put_first_lines(notebook)
+        link_first_uses(notebook)
         nbformat.write(notebook, target)
         print(target.name)
 

@@ -1,6 +1,7 @@
 """The scoreboard of the lessons: one plane of FP and FN for all of them, one more point in each, under one card.
 
-The numbers are computed by ``data_scripts/make_scoreboard.py``.
+The numbers are computed by ``data_scripts/make_scoreboard.py``. Those of lesson 08, of which no network comes with the
+course, are read from results/creatures and marked: they were not computed under the card.
 """
 
 import base64
@@ -11,11 +12,12 @@ from html import escape
 from importlib.resources import files
 from typing import Any
 
+from rsepm_edu.course.results import read_tables
 from rsepm_edu.course.scoreboard_plane import Dot, plane_svg
 from rsepm_edu.course.settings_card import SettingsCard
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.seed_options import SeedOptions
-from rsepm_edu.evaluation.tables import ORACLE
+from rsepm_edu.evaluation.tables import NONE, ORACLE, Row
 
 FILE = files("rsepm_edu.course") / "scoreboard.json"
 LESSONS = (*(f"{number:02d}" for number in range(9)), "12")
@@ -26,6 +28,13 @@ NOTHING_NEW = {
     "12": "All points of the course.",
 }
 """Why a lesson adds no point, where more can be said than that."""
+
+TABLE = "creatures"
+FULL_RUNS = {
+    "RS*: arg-max": "RS (decoder, arg-max)",
+    "RS + EPM*: arg-max": "RS + EPM (decoder, arg-max)",
+}
+"""Point of lesson 08 to row of that table; both rows of a seed are of equally long trainings."""
 
 NEW = "#d9480f"
 
@@ -42,6 +51,7 @@ class Point:
         choice: how θ was chosen, as in ``rsepm_edu.evaluation.tables.Row``.
         fp, fn: means over the animals, fractions of the union.
         miou: mean over background and animals, a fraction.
+        source: table and seeds that it is the mean of; empty: it was computed under the card.
     """
 
     lesson: str
@@ -52,6 +62,7 @@ class Point:
     fp: float
     fn: float
     miou: float
+    source: str = ""
 
 
 class Scoreboard:
@@ -123,6 +134,11 @@ class Scoreboard:
         below = [f"<b>{escape(self.note)}</b>"] if self.note else []
         below += [f"<b>Settings card</b>, the same in all lessons: {escape(str(self.card))}."]
         below += [f"Networks: {escape(', '.join(networks))}, as they come with the course."] if networks else []
+        sources = dict.fromkeys(point.source for point in self.points if point.source)
+        below += [
+            f"* <b>Not under the card</b>: {escape(source)}; more images, three scales. Compare only these two."
+            for source in sources
+        ]
         below += [
             "A diagonal joins all points of one IoU, the mean over the animals; mIoU has the background in it, too."
         ]
@@ -151,8 +167,30 @@ def show_scoreboard(lesson: str) -> Scoreboard:
 
 
 def read_scoreboard() -> tuple[list[Point], SettingsCard]:
-    """All points, in the order of the lessons, and the card under which they were computed."""
-    return from_json(json.loads(FILE.read_text("utf-8")))
+    """All points, in the order of the lessons, and the card under which those without a source were computed."""
+    points, card = from_json(json.loads(FILE.read_text("utf-8")))
+    return sorted([*points, *full_runs(read_tables()[TABLE])], key=lambda point: point.lesson), card
+
+
+def full_runs(rows: Sequence[Row]) -> list[Point]:
+    """What lesson 08 adds: means over the seeds that have RS and RS + EPM.
+
+    Args:
+        rows: of results/creatures; there is no point if no seed has both.
+    """
+    by_seed = [{row.seed: row for row in rows if row.method == name} for name in FULL_RUNS.values()]
+    seeds = sorted(by_seed[0].keys() & by_seed[1].keys())
+    if not seeds:
+        return []
+    which = f"seed {seeds[0]}" if len(seeds) == 1 else f"mean of seeds {', '.join(map(str, seeds))}"
+    points = []
+    for method, found in zip(FULL_RUNS, by_seed, strict=True):
+        fp, fn, miou = (
+            round(sum(values) / len(seeds), 4)
+            for values in zip(*((row.fp, row.fn, row.miou / 100) for row in map(found.get, seeds) if row), strict=True)
+        )
+        points.append(Point("08", method, None, None, NONE, fp, fn, miou, f"results/{TABLE}, {which}"))
+    return points
 
 
 def from_json(stored: Mapping[str, Any]) -> tuple[list[Point], SettingsCard]:

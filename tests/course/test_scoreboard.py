@@ -12,7 +12,7 @@ import torch
 
 from rsepm_edu.course import scoreboard
 from rsepm_edu.course.networks import CREATURES_CAM, CREATURES_RS
-from rsepm_edu.course.scoreboard import LESSONS, Point, Scoreboard, read_scoreboard, show_scoreboard
+from rsepm_edu.course.scoreboard import LESSONS, Point, Scoreboard, full_runs, read_scoreboard, show_scoreboard
 from rsepm_edu.course.scoreboard_plane import SIDE, Dot, plane_svg
 from rsepm_edu.course.settings_card import CARD, SettingsCard
 from rsepm_edu.data.creatures import CREATURES, FORMAT
@@ -21,6 +21,7 @@ from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.scoring import seed_maps
 from rsepm_edu.evaluation.seed_options import SeedOptions
+from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.models.network import build_network
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -129,7 +130,7 @@ def test_the_file_was_computed_under_the_card():
     assert card == CARD
     assert {point.threshold for point in points if point.choice == "oracle"} <= set(CARD.thresholds)
     assert [point.lesson for point in points] == sorted(point.lesson for point in points)
-    assert {point.lesson for point in points} | {"08"} == {"00", "01", "02", "03", "04", "05", "06", "08"}
+    assert {point.lesson for point in points} == {"00", "01", "02", "03", "04", "05", "06", "08"}
     assert all(point.fp + point.fn <= 1 for point in points)
 
 
@@ -142,6 +143,36 @@ def test_the_card_has_the_settings_with_which_rs_was_trained():
 def test_a_card_that_makes_no_sense_is_refused(name, value):
     with pytest.raises(UserError, match=f"{name}: expected at least"):
         replace(CARD, **{name: value})
+
+
+# lesson 08, from a table
+
+
+def row(method, seed, fp, fn, miou):
+    return Row(method, miou, fp, fn, None, False, seed, "none")
+
+
+def test_lesson_08_has_the_means_of_the_seeds_that_have_both_rows():
+    rows = [
+        row("RS (decoder, arg-max)", 0, 0.20, 0.10, 70.0),
+        row("RS (decoder, arg-max)", 1, 0.30, 0.20, 60.0),
+        row("RS (decoder, arg-max)", 2, 0.90, 0.90, 1.0),
+        row("RS + EPM (decoder, arg-max)", 1, 0.20, 0.10, 66.0),
+        row("RS + EPM (decoder, arg-max)", 0, 0.10, 0.20, 70.0),
+        row("RS + EPM (decoder)", 0, 0.0, 0.0, 99.0),
+    ]
+    rs, epm = full_runs(rows)
+    assert (rs.lesson, rs.fp, rs.fn, rs.miou) == ("08", 0.25, 0.15, 0.65)
+    assert (epm.method, epm.fp, epm.fn, epm.miou) == ("RS + EPM*: arg-max", 0.15, 0.15, 0.68)
+    assert rs.source == epm.source == "results/creatures, mean of seeds 0, 1"
+    assert full_runs(rows[:3]) == []
+
+
+def test_what_was_not_computed_under_the_card_says_so():
+    points = full_runs([row(f"RS{name} (decoder, arg-max)", 0, 0.2, 0.1, 70.0) for name in ("", " + EPM")])
+    shown = Scoreboard("08", points, CARD)._repr_mimebundle_()["text/html"]
+    assert "* <b>Not under the card</b>: results/creatures, seed 0;" in shown and "RS + EPM*" in shown
+    assert "Not under the card" not in Scoreboard("06", SOME, CARD)._repr_mimebundle_()["text/html"]
 
 
 # as it is shown

@@ -79,6 +79,7 @@ def test_a_lesson_shows_its_sections_as_they_are_written(path, sections, put_sec
     put_sections.put(again, path.stem, sections)
     put_sections.open_with_drawing(again, path.stem)
     put_sections.put_first_lines(again)
+    put_sections.link_first_uses(again)
     shown = [
         [(cell.source, cell.get("outputs"), cell.get("attachments")) for cell in one.cells] for one in (again, stored)
     ]

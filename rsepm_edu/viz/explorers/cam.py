@@ -76,7 +76,7 @@ class CamExplorer(Explorer):
         captions = ["image", f"{self.choice.label}: map, line at {threshold:.2f}"]
         if self._truth is None:
             tiles.append(enlarge(np.where(mask[..., None], self._image, self._image // 5)))
-            captions.append(f"mask: {mask.mean():.0%} of the picture")
+            captions.append(f"mask: {mask.mean():.0%} of the image")
             return View(tiles, captions)
         right, extra, missed = judge(mask, self._truth, k + 1)
         tiles.append(enlarge(verdict(self._image, mask, self._truth, k + 1)))

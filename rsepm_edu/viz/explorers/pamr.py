@@ -134,7 +134,7 @@ class PamrExplorer(Explorer):
         masks = [values.numpy() > threshold for values in (before, after)]
         if self._truth is None:
             tiles.append(enlarge(np.where(masks[1][..., None], self._image, self._image // 5)))
-            return View(tiles, [*captions, f"mask: {masks[0].mean():.0%} of the picture, now {masks[1].mean():.0%}"])
+            return View(tiles, [*captions, f"mask: {masks[0].mean():.0%} of the image, now {masks[1].mean():.0%}"])
         tiles.append(enlarge(verdict(self._image, masks[1], self._truth, k + 1)))
         was, now = (_iou_fp_fn(judge(mask, self._truth, k + 1)) for mask in masks)
         captions.append("before: IoU {:.2f}, FP {:.2f}, FN {:.2f}".format(*was))

@@ -110,7 +110,7 @@ class PlaneExplorer(Explorer):
             [
                 f"{name}: FP {fp:.2f}, FN {fn:.2f}, IoU {1 - fp - fn:.2f}",
                 f"{method}: map, line at {threshold:.2f}",
-                "this picture's mask (ring in the plane)",
+                "this image's mask (ring in the plane)",
             ],
             [(f"right: IoU {own[0]:.2f}", RIGHT), (f"FP {own[1]:.2f}", EXTRA), (f"FN {own[2]:.2f}", MISSED)],
         )

@@ -107,10 +107,10 @@ class PuzzleExplorer(Explorer):
             self._bars(terms, tiles_height=round(TILE * self._image.shape[0] / max(self._image.shape[:2]))),
         ]
         captions = [
-            f"{self.choice.label}: the whole picture's map",
+            f"{self.choice.label}: the whole image's map",
             f"the map of {n}×{n} tiles",
             "their difference",
-            f"this picture's loss: {self._total(terms):.2f}",
+            f"this image's loss: {self._total(terms):.2f}",
         ]
         terms_of_loss = zip(self._parts_of_the_loss(terms), COLOURS, strict=True)
         return View(tiles, captions, [(f"{name}: {value:.2f}", colour) for (name, value), colour in terms_of_loss])
@@ -132,7 +132,7 @@ class PuzzleExplorer(Explorer):
     def _parts_of_the_loss(self, terms: Terms) -> list[tuple[str, float]]:
         alpha = float(self.alpha.value)
         return [
-            ("tags, whole picture", terms.tags),
+            ("tags, whole image", terms.tags),
             ("tags, tiles", terms.merged_tags),
             (f"α {alpha:.1f} × difference {terms.difference:.2f}", alpha * terms.difference),
         ]

@@ -69,7 +69,7 @@ def test_maps_and_terms_are_those_of_slices_and_loops(inputs, written, parts):
         np.testing.assert_allclose(drawn, wanted.repeat(4, axis=0).repeat(4, axis=1), atol=1e-5)
     difference = float((whole - merged).abs()[[0, 2]].sum()) / (3 * 6 * 12)
     total = tag_loss(whole, tags) + tag_loss(merged, tags) + 0.5 * difference
-    assert explorer.render().captions[3] == f"this picture's loss: {total:.2f}"
+    assert explorer.render().captions[3] == f"this image's loss: {total:.2f}"
     assert repr(explorer) == f"PuzzleExplorer(one, cat, {parts}×{parts} tiles, α = 0.5)"
 
 
