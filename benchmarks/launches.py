@@ -12,7 +12,7 @@ import argparse
 import json
 import platform
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -76,13 +76,18 @@ class Counted(TorchDispatchMode):
 def kernels_of_pamr() -> ExitStack:
     """PAMR with an operation in the place of each kernel."""
 
-    def affinity(image: Tensor, offsets: list[Any], *, sigma: float) -> Tensor:
-        return image.new_zeros(len(image), len(offsets), *image.shape[2:])
+    def affinity(image: Tensor, dilations: Sequence[int], *, sigma: float) -> Tensor:
+        return image.new_zeros(len(image), 8 * len(dilations), *image.shape[2:])
+
+    def iterations(maps: Tensor, weights: Tensor, dilations: Sequence[int], *, times: int) -> Tensor:
+        for _ in range(times):
+            maps = maps + weights[:, :1]
+        return maps
 
     stack = ExitStack()
     stack.enter_context(patch.object(pamr, "works", lambda device: True))
     stack.enter_context(patch.object(pamr, "fused_affinity", affinity))
-    stack.enter_context(patch.object(pamr, "fused_sum", lambda maps, weights, offsets: maps + weights[:, :1]))
+    stack.enter_context(patch.object(pamr, "fused_sum", iterations))
     return stack
 
 

@@ -16,7 +16,7 @@ import sys
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from make_multistage_results import some_photographs
@@ -35,26 +35,28 @@ from rsepm_edu.evaluation.thresholds import ThresholdSweep
 from rsepm_edu.files import atomic_write_text
 from rsepm_edu.multistage.config import MultistageConfig
 from rsepm_edu.multistage.judging import high_threshold
-from rsepm_edu.multistage.reach import PUBLISHED_SIDE, scaled_walk
+from rsepm_edu.multistage.reach import PUBLISHED_SIDE, published_view, scaled_walk
 from rsepm_edu.multistage.run import WALK_NAMES, Multistage
 from rsepm_edu.multistage.stages import SeedMap
 from rsepm_edu.training.checkpoint import load_checkpoint
+from rsepm_edu.training.config import TrainConfig
+from rsepm_edu.training.mixings import MIXINGS
 
 STEPS = (0, 8, 16, 32, 64, 128, 256)
 LABELS: dict[str, dict[str, Any]] = {"own": {}, "published": {"foreground": 0.30, "background": 0.05}}
 """Settings of the confident labels: by the seeds' own θ, or as IRNet has them."""
-NAMES = {"cam": "CAM", "decoder": "decoder"}
 
 
 def main() -> int:
     """Run from the root of the repository."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("checkpoints", type=Path, nargs="+", help="of single-stage networks")
-    parser.add_argument("--map", choices=tuple(NAMES), help="default: decoder where one was trained")
+    parser.add_argument("--map", choices=get_args(SeedMap), help="default: decoder where one was trained")
     parser.add_argument("--every", type=int, default=1, help="of the pictures of train, take these (default: all)")
     parser.add_argument("--epochs", type=int, default=20, help="of the walk networks (default: 20)")
     parser.add_argument("--walks", nargs="+", default=["boundary", "affinity"], help="networks (default: both)")
     parser.add_argument("--labels", nargs="+", choices=tuple(LABELS), default=list(LABELS), help="default: both")
+    parser.add_argument("--clear-edges", action="store_true", help="multiply the seed by (1 - edge), as IRNet does")
     parser.add_argument("--unscaled", action="store_true", help="radius 5 and the steps as they are, on any map")
     parser.add_argument("--runs", type=Path, default=Path("runs/results/walks"), help="stages' files")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
@@ -69,7 +71,7 @@ def main() -> int:
         for path in options.checkpoints:
             checkpoint = load_checkpoint(path)
             seed_map: SeedMap = options.map or ("decoder" if "decoder" in checkpoint.learnt else "cam")
-            name = f"{checkpoint.config.method.upper()} {NAMES[seed_map]}".replace("CAM CAM", "CAM")
+            name = name_of(checkpoint.config, seed_map)
             for labels, walk in product(options.labels, options.walks):
                 config = settings(seed_map, walk, options.epochs, LABELS[labels])
                 out = options.runs / name.replace(" ", "_") / labels
@@ -77,7 +79,7 @@ def main() -> int:
                 if shared.is_dir() and not (out / shared.name).exists():
                     shutil.copytree(shared, out / shared.name)
                 run = Multistage(checkpoint, root, out, config, name=name, progress=sys.stderr.isatty())
-                found = curve(run, dataset, scaled=not options.unscaled)
+                found = curve(run, dataset, scaled=not options.unscaled, clear_edges=options.clear_edges)
                 rows += [row for _, of_steps in found for row in of_steps]
                 curves += [information for information, _ in found]
                 write(rows, curves, config, options)
@@ -88,6 +90,16 @@ def main() -> int:
     return 0
 
 
+def name_of(config: TrainConfig, seed_map: SeedMap) -> str:
+    """Of a network's seeds in the table: CAM, RS decoder, RS + EPM decoder, Puzzle-CAM."""
+    method = {"cam": "", "puzzle": "Puzzle", "rs": "RS"}[config.method]
+    if config.mixing != "none":
+        method += f" + {MIXINGS[config.mixing].label}"
+    return {"cam": f"{method} CAM".strip().replace("Puzzle CAM", "Puzzle-CAM"), "decoder": f"{method} decoder"}[
+        seed_map
+    ]
+
+
 def settings(seed_map: SeedMap, walk: Any, epochs: int, stages: dict[str, Any]) -> MultistageConfig:
     """Those of voc-sample-cpu for pictures whose tags are enough, with longer training."""
     config = MultistageConfig.preset(
@@ -96,7 +108,9 @@ def settings(seed_map: SeedMap, walk: Any, epochs: int, stages: dict[str, Any]) 
     return replace(config, walk=replace(config.walk, epochs=epochs))
 
 
-def curve(run: Multistage, dataset: VocDataset, *, scaled: bool) -> list[tuple[dict[str, Any], list[Row]]]:
+def curve(
+    run: Multistage, dataset: VocDataset, *, scaled: bool, clear_edges: bool
+) -> list[tuple[dict[str, Any], list[Row]]]:
     """By number of steps: what is known without masks, and the rows."""
     network, seeds, kind = run.walk_network, run.seeds, run.config.stages.walk
     foreground, background = run.label_thresholds
@@ -108,13 +122,17 @@ def curve(run: Multistage, dataset: VocDataset, *, scaled: bool) -> list[tuple[d
         present = sample["tags"].nonzero()[:, 0]
         seed = read_seed(seeds / f"{name}.npz")[None][:, present]
         on_device = seed.to(run.device)
-        evidence = network.evidence(normalise(image.to(run.device)))
-        share = min(image.shape[2:]) / network.stride / (PUBLISHED_SIDE / network.published_stride)
+        view = normalise(image.to(run.device))
+        view = published_view(view) if scaled else view
+        evidence = network.evidence(view)
+        share = min(view.shape[2:]) / network.stride / (PUBLISHED_SIDE / network.published_stride)
         for steps in STEPS:
             radius, count = scaled_walk(5, steps, share) if scaled else (5, steps)
             walked = seed
             if steps:
-                moved = network.walk_by(evidence, on_device, image.shape[2:], radius=radius, steps=count)
+                moved = network.walk_by(
+                    evidence, on_device, image.shape[2:], radius=radius, steps=count, clear_edges=clear_edges
+                )
                 walked = moved.clamp(min=0).cpu()
                 walked = walked * (seed.amax() / walked.amax().clamp(min=1e-6))
             sweeps[steps].update(walked, mask, present)
@@ -144,6 +162,7 @@ def write(rows: list[Row], curves: list[dict[str, Any]], config: MultistageConfi
     words += ["--every", str(options.every), "--epochs", str(options.epochs), "--threads", str(options.threads)]
     words += ["--labels", *options.labels]
     words += ["--unscaled"] if options.unscaled else []
+    words += ["--clear-edges"] if options.clear_edges else []
     words += ["--walks", *options.walks, "--out", f"results/{options.out.name}"]
     config_of = config.to_dict() | {"every": options.every, "steps": STEPS, "labels": list(LABELS)}
     tables.write_results(options.out, rows, command=shlex.join(words), config=config_of, log=log)

@@ -1,5 +1,6 @@
 """Writing files so that a reader never sees half of one (write beside, then rename), and reading them."""
 
+import hashlib
 import os
 import re
 import secrets
@@ -54,6 +55,12 @@ def atomic_write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write `text` to `path` as UTF-8 with Unix line ends, atomically (see `atomic_path`)."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def digest(path: str | os.PathLike[str]) -> str:
+    """16 hexadecimal digits of a file's content (SHA-256), by which another content is known."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def read_bytes(path: str | os.PathLike[str], what: str) -> bytes:

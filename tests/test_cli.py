@@ -524,7 +524,7 @@ def test_multistage_refuses_what_does_not_go_together(
     assert f"{missing}: expected a checkpoint, got no such file" in error
 
 
-WALKING = {"walk_radius", "walk_steps", "walk_scaled", "foreground", "background", "margins"}
+WALKING = {"walk_radius", "walk_steps", "walk_scaled", "walk_clears_edges", "foreground", "background", "margins"}
 
 
 def set_to_another(name: str, value: object) -> str:

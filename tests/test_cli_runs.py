@@ -12,11 +12,17 @@ from types import SimpleNamespace
 
 import pytest
 from PIL import Image
+from torch import Tensor
 
 from rsepm_edu import cli
 from rsepm_edu.cli import lab
+from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
+from rsepm_edu.evaluation.inference import NEAR_SCALES
+from rsepm_edu.evaluation.segmenting import ScoredRecipe, score_recipes
 from rsepm_edu.evaluation.tables import Row, to_json
+from rsepm_edu.training.checkpoint import load_network
+from rsepm_edu.training.map_scores import read_map_scores
 from rsepm_edu.training.run_folder import read_run, scores_without_masks
 
 TINY = (
@@ -29,6 +35,12 @@ def train(root: Path, out: Path, *more: str) -> Path:
     begin = ["train", "--preset", "creatures-cpu", "--root", str(root), "--out", str(out), "--quiet"]
     assert cli.main([*begin, *TINY, *more]) == 0
     return out
+
+
+def scores_of(run: Path) -> list[ScoredRecipe]:
+    found = read_map_scores(run / "last.pt")
+    assert found is not None
+    return found.scores
 
 
 def with_scores(run: Path, miou: float) -> Path:
@@ -46,6 +58,26 @@ def rs(creatures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cam(creatures: Path, rs: Path) -> Path:
     return with_scores(train(creatures, rs.parent / "cam", "--set", "method=cam"), 37.5)
+
+
+def test_a_run_leaves_the_scores_of_its_maps_by_which_segment_chooses(
+    rs: Path, cam: Path, creatures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert {recipe.map for recipe, _ in scores_of(cam)} == {"cam"}
+    assert {recipe.map for recipe, _ in scores_of(rs)} == {"cam", "decoder", "argmax"}
+    pictures = VocDataset(creatures, "train")
+    looked_at = [(pictures[i]["image"].as_subclass(Tensor), pictures[i]["tags"]) for i in range(len(pictures))]
+    again = score_recipes(
+        load_network(cam / "last.pt"), looked_at, maps=("cam",), pamrs=(False, True), scales=NEAR_SCALES, pamr_stride=2
+    )
+    assert [recipe for recipe, _ in scores_of(cam)] == [recipe for recipe, _ in again]
+    assert [score for _, score in scores_of(cam)] == pytest.approx([score for _, score in again], abs=1e-4)
+    picture = pictures.image_path(pictures.names[0])
+    capsys.readouterr()
+    assert cli.main(["segment", str(rs / "last.pt"), str(picture), "--out", str(tmp_path), "--quiet"]) == 0
+    told = capsys.readouterr().out.splitlines()[0]
+    best = max(scores_of(rs), key=lambda pair: pair[1])[0]
+    assert told == f"{best}, chosen by colour on 8 of the run's 8 pictures (map_scores.json), without masks"
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:

@@ -18,6 +18,7 @@ from rsepm_edu.cli import segment
 from rsepm_edu.cli.pictures import find_pictures, plan, read_tags
 from rsepm_edu.data.palette import read_mask
 from rsepm_edu.errors import UserError
+from rsepm_edu.files import digest
 from rsepm_edu.training.checkpoint import save_checkpoint
 from rsepm_edu.training.config import preset
 from rsepm_edu.training.loop import Trainer
@@ -75,11 +76,61 @@ def test_the_choice_is_named_and_a_decoder_that_was_not_trained_is_not_chosen(
     for name, maps in (("whole", ("cam", "decoder")), ("early", ("cam",))):
         assert run(networks / f"{name}.pt", photos, "--out", tmp_path / name) == 0
         told, out = capsys.readouterr().out.splitlines()
-        assert told.startswith(maps) and told.endswith(", chosen by colour on 3 of 3 pictures, without masks")
+        why = "(its run has stored no scores of this checkpoint)"
+        assert told.startswith(maps) and told.endswith(
+            f", chosen by colour on 3 of these 3 pictures {why}, without masks"
+        )
         assert out == str(tmp_path / name)
         assert json.loads((tmp_path / name / "segment.json").read_text())["recipe"]["map"] in (*maps, "argmax")
     line = refused(capsys, networks / "early.pt", photos, "--out", tmp_path / "x", "--map", "argmax")
     assert f"--map: expected one that {networks / 'early.pt'} was trained for (cam), got argmax" in line
+
+
+@pytest.fixture
+def run_with_scores(networks: Path, tmp_path: Path) -> Path:
+    """whole.pt as the last.pt of a run that has scored its maps: cam + PAMR above the decoder above the others."""
+    shutil.copy(networks / "whole.pt", tmp_path / "last.pt")
+    scores = {("cam", False): 0.2, ("cam", True): 0.4, ("decoder", False): 0.3, ("decoder", True): 0.1}
+    maps: list[dict[str, object]] = [{"recipe": {"map": "argmax"}, "score": 0.25}]
+    for (name, pamr), score in scores.items():
+        maps.append({"recipe": {"map": name, "pamr": pamr, "threshold": score + 0.01}, "score": score})
+    said = {"checkpoint": digest(tmp_path / "last.pt"), "seen": 25, "pictures": 900, "maps": maps}
+    (tmp_path / "map_scores.json").write_text(json.dumps(said))
+    return tmp_path / "last.pt"
+
+
+def test_the_scores_that_the_run_has_stored_decide(
+    run_with_scores: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(number: int, *options: str) -> str:
+        assert run(run_with_scores, photos, "--out", tmp_path / f"out{number}", *options) == 0
+        return capsys.readouterr().out.splitlines()[0]
+
+    why = ", chosen by colour on 25 of the run's 900 pictures (map_scores.json), without masks"
+    assert told(0) == f"cam + PAMR at θ 0.41{why}"
+    assert told(1, "--no-pamr") == f"decoder at θ 0.31{why}"
+    assert told(2, "--map", "decoder", "--pamr", "--crf") == f"decoder + PAMR at θ 0.11 + CRF{why}"
+    assert told(3, "--threshold", "colour").endswith(", chosen by colour on 3 of these 3 pictures, without masks")
+    stored = tmp_path / "map_scores.json"
+    stored.write_text(stored.read_text().replace('"score": 0.25', '"score": 0.5'))
+    assert told(4) == f"decoder (arg-max){why}"
+
+
+def test_scores_of_another_state_of_the_run_do_not_count(
+    run_with_scores: Path, networks: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(networks / "early.pt", run_with_scores)
+    assert run(run_with_scores, photos, "--out", tmp_path / "out") == 0
+    assert "on 3 of these 3 pictures (its run has stored no scores of this checkpoint)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"maps": [], "seen": 1, "pictures": 1}', '{"maps": [{"recipe": 3}]}'])
+def test_damaged_scores_of_a_run_are_told_in_one_line(
+    text: str, run_with_scores: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "map_scores.json").write_text(text)
+    line = refused(capsys, run_with_scores, photos, "--out", tmp_path / "out")
+    assert f"{tmp_path / 'map_scores.json'}: expected the scores of a run's maps, got" in line
 
 
 def test_what_is_asked_for_is_done(

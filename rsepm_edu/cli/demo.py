@@ -23,6 +23,7 @@ from rsepm_edu.training.checkpoint import load_checkpoint, load_network
 from rsepm_edu.training.config import preset
 from rsepm_edu.training.experiments import Experiment, full_run
 from rsepm_edu.training.keeping import LAST
+from rsepm_edu.training.map_scores import store_map_scores
 from rsepm_edu.training.method_picture import method_picture
 
 TRAIN, VAL = 500, 100
@@ -61,6 +62,7 @@ def run(options: argparse.Namespace) -> None:
     with atomic_path(out / "method.png") as temporary:
         method_picture(network, config, val, range(min(8, len(val)))).savefig(temporary, dpi=160, format="png")
     network = on_device(network, options.device)
+    store_map_scores(out, root, next(network.parameters()).device, progress=bars)
     confusion = segmentation_confusion(network, val, scales=NEAR_SCALES, progress=bars)
     seen = scores(confusion, val.classes)
     atomic_write_text(out / "val.json", json.dumps({"miou": 100 * seen.miou, "fp": seen.fp, "fn": seen.fn}) + "\n")

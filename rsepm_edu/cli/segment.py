@@ -1,7 +1,6 @@
 """rsepm-edu segment: masks and overlays for any pictures."""
 
 import argparse
-import hashlib
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from rsepm_edu.cli.arguments.segment import COLOUR
+from rsepm_edu.cli.arguments.segment import COLOUR, RUN
 from rsepm_edu.cli.options import expect_folder, on_device, shows_bars
 from rsepm_edu.cli.pictures import Job, find_pictures, plan, read_tags
 from rsepm_edu.data.palette import write_mask
@@ -22,12 +21,13 @@ from rsepm_edu.data.voc import read_image
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.choosing import spread
 from rsepm_edu.evaluation.inference import usual_scales
-from rsepm_edu.evaluation.segmenting import CHOOSE, LONGEST, Recipe, choose_recipe, segment_picture
-from rsepm_edu.files import atomic_path, atomic_write_text, remove_leftovers
+from rsepm_edu.evaluation.segmenting import CHOOSE, LONGEST, Recipe, best_recipe, score_recipes, segment_picture
+from rsepm_edu.files import atomic_path, atomic_write_text, digest, remove_leftovers
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.models.segmenters import Segmenter
 from rsepm_edu.multistage.segmentation import is_segmenter, read_segmenter
 from rsepm_edu.training.checkpoint import load_checkpoint, load_network
+from rsepm_edu.training.map_scores import FILE, read_map_scores
 from rsepm_edu.viz.named_overlay import named_overlay
 
 RECORD = "segment.json"
@@ -86,7 +86,7 @@ def _candidates(
 ) -> tuple[tuple[str, ...], tuple[bool, ...]]:
     """The maps among which to choose, and whether with PAMR, by what is asked for and what the network has learnt."""
     if isinstance(network, Segmenter):
-        if options.map not in (None, "argmax") or options.pamr or options.threshold != COLOUR:
+        if options.map not in (None, "argmax") or options.pamr or options.threshold != RUN:
             raise UserError(
                 f"--map, --pamr, --threshold: expected none for the segmenter {options.checkpoint}, got some"
             )
@@ -96,7 +96,7 @@ def _candidates(
         raise UserError(
             f"--map: expected one that {options.checkpoint} was trained for ({', '.join(known)}), got {options.map}"
         )
-    if options.threshold != COLOUR and options.map not in ("cam", "decoder"):
+    if not isinstance(options.threshold, str) and options.map not in ("cam", "decoder"):
         raise UserError(f"--threshold: expected with --map cam or --map decoder, got {options.threshold} alone")
     if options.map == "argmax" and options.pamr:
         raise UserError("--pamr: expected with --map cam or --map decoder, got --map argmax")
@@ -111,8 +111,7 @@ def _asked(options: argparse.Namespace) -> dict[str, Any]:
         path = getattr(options, name)
         asked[name] = None
         if path is not None:
-            with path.open("rb") as file:
-                asked[name] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+            asked[name] = digest(path)
     return asked
 
 
@@ -152,10 +151,16 @@ def _recipe(
     if maps == ("argmax",):
         recipe = Recipe("argmax", crf=options.crf)
         return recipe, str(recipe)
-    if options.threshold != COLOUR:
+    if not isinstance(options.threshold, str):
         recipe = Recipe(maps[0], bool(options.pamr), options.crf, options.threshold)
         return recipe, str(recipe)
     assert not isinstance(network, Segmenter)  # it has argmax alone
+    stored = None if options.threshold == COLOUR else read_map_scores(options.checkpoint)
+    if stored is not None:
+        known = [scored for scored in stored.scores if scored[0].map in maps and scored[0].pamr in pamrs]
+        recipe = best_recipe(known, crf=options.crf)
+        seen = f"{stored.seen} of the run's {stored.pictures} pictures"
+        return recipe, f"{recipe}, chosen by colour on {seen} ({FILE}), without masks"
     looked_at = [pictures[index] for index in spread(len(pictures), CHOOSE)]
 
     broken = []
@@ -170,13 +175,12 @@ def _recipe(
             yield image, tags.get(path)
 
     with memory_advice("pictures"):
-        recipe = choose_recipe(network, readable(), maps=maps, pamrs=pamrs, crf=options.crf, **settings)
+        scored = score_recipes(network, readable(), maps=maps, pamrs=pamrs, **settings)
     if len(broken) == len(looked_at):
         raise broken[0]
-    return (
-        recipe,
-        f"{recipe}, chosen by colour on {len(looked_at) - len(broken)} of {len(pictures)} pictures, without masks",
-    )
+    recipe, count = best_recipe(scored, crf=options.crf), len(looked_at) - len(broken)
+    why = "" if options.threshold == COLOUR else " (its run has stored no scores of this checkpoint)"
+    return recipe, f"{recipe}, chosen by colour on {count} of these {len(pictures)} pictures{why}, without masks"
 
 
 def segment_all(

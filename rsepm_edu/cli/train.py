@@ -14,6 +14,7 @@ from rsepm_edu.training.described import settings_text
 from rsepm_edu.training.estimate import estimate
 from rsepm_edu.training.keeping import LAST
 from rsepm_edu.training.loop import Trainer, train, training_dataset
+from rsepm_edu.training.map_scores import store_map_scores
 from rsepm_edu.training.memory import memory_advice
 from rsepm_edu.training.progress import expect_method_reached
 from rsepm_edu.training.report import LOGGER
@@ -46,6 +47,7 @@ def run(options: argparse.Namespace) -> None:
             on_start=None if options.quiet else _tell,
         )
         if world.is_main:
+            store_map_scores(options.out, root, world.device, progress=shows_bars(options))
             print(options.out / LAST)
 
 

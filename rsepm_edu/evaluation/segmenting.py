@@ -6,7 +6,7 @@ whole picture, and a tile shows the classifier a part of an object where it has 
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -202,31 +202,33 @@ def decide_in_bands(scores: Tensor, size: tuple[int, int], decide: Callable[[Ten
     return torch.cat(bands, dim=1)
 
 
-def choose_recipe(
+ScoredRecipe = tuple[Recipe, float]
+"""A recipe at its best threshold, and the criterion there."""
+
+
+def score_recipes(
     network: SingleStageNetwork,
     pictures: Iterable[tuple[Tensor, Tensor | None]],
     *,
     maps: Sequence[str],
     pamrs: Sequence[bool],
-    crf: bool = False,
     scales: Sequence[float] = SCALES,
     longest: int = LONGEST,
     pamr_stride: int = 4,
-) -> Recipe:
-    """Map and threshold by what the pictures alone say of them: the greatest mutual information with their colours.
+) -> list[ScoredRecipe]:
+    """Each map at the θ that the pictures alone say is best: the greatest mutual information with their colours.
 
-    What ``choosing.choose_thresholds`` does for the threshold of each map, here among maps too (our reading; a hint,
-    not a proof: see ``maskfree.ColourInformation``). Equals go to the first.
+    What ``choosing.choose_thresholds`` does for the threshold of each map, here to compare maps too (our reading; a
+    hint, not a proof: see ``maskfree.ColourInformation``).
 
     Args:
         network, scales, longest, pamr_stride: as they will be used, see ``segment_picture``.
         pictures: uint8 3×H×W, each with its tags (K) or None.
-        maps: among which to choose, of ``MAPS``; those of the decoder only where it was trained.
+        maps: to score, of ``MAPS``; those of the decoder only where it was trained.
         pamrs: with PAMR (True), without it (False), or both; argmax is always without.
-        crf: of the recipe; plays no part in the choice.
 
     Raises:
-        ValueError: no map to choose from.
+        ValueError: no map to score.
     """
     candidates = [(name, refine) for name in maps for refine in pamrs if not (refine and name == "argmax")]
     if not candidates:
@@ -238,8 +240,16 @@ def choose_recipe(
             continue
         for (name, refine), criterion in told.items():
             criterion.update(_seed(seen, name, pamr=refine, stride=pamr_stride), seen.image)
-    (name, refine), criterion = max(told.items(), key=lambda pair: pair[1].best()[1])
-    return Recipe(name, refine, crf, None if name == "argmax" else criterion.best()[0])
+    scored = []
+    for (name, refine), criterion in told.items():
+        threshold, value = criterion.best()
+        scored.append((Recipe(name, refine, threshold=None if name == "argmax" else threshold), value))
+    return scored
+
+
+def best_recipe(scored: Sequence[ScoredRecipe], *, crf: bool = False) -> Recipe:
+    """The recipe of the highest score, equals go to the first; with a CRF or without, which plays no part in it."""
+    return replace(max(scored, key=lambda pair: pair[1])[0], crf=crf)
 
 
 def _seed(seen: Seen, name: str, *, pamr: bool, stride: int) -> Tensor:

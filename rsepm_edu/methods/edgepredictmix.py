@@ -21,13 +21,16 @@ Our reading, where the sources are silent:
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from rsepm_edu.labels import VOID
+from rsepm_edu.methods.edge_kernels import regions_between_edges, works
 from rsepm_edu.methods.mixing import Mixed, expect_mixing, label_counts, partners, paste_classes
 from rsepm_edu.methods.recurseed import conditional_filter
 from rsepm_edu.methods.shapes import expect_maps, expect_tags
@@ -71,7 +74,7 @@ def edge_predict(
 
 
 def edge_regions(maps: Tensor, *, low: int = 10, high: int = 100) -> Tensor:
-    """The connected regions between the Canny edges of each map, on the CPU by OpenCV.
+    """The connected regions between the Canny edges of each map: on a GPU by ``edge_kernels``, else by OpenCV.
 
     Args:
         maps: N×H×W in [0, 1].
@@ -82,7 +85,36 @@ def edge_regions(maps: Tensor, *, low: int = 10, high: int = 100) -> Tensor:
         from 1; pixels above, below, left and right of each other hang together.
 
     Raises:
-        RuntimeError: OpenCV cannot be imported.
+        RuntimeError: OpenCV is needed and cannot be imported.
+    """
+    exact = maps.to(torch.promote_types(maps.dtype, torch.float32))  # half precision would round twice
+    planes = (exact.clamp(0, 1) * 255).round().to(torch.uint8)
+    if planes.numel() < 2**31 and kernels_agree(maps.device):
+        return regions_between_edges(planes, low=low, high=high)
+    return regions_by_opencv(planes, low=low, high=high)
+
+
+@cache
+def kernels_agree(device: torch.device) -> bool:
+    """Whether the kernels of a GPU run there and find what OpenCV finds: tried once, three times the same noise."""
+    if not works(device):
+        return False
+    coarse = torch.rand(2, 1, 12, 10, generator=torch.Generator().manual_seed(0))
+    planes = (255 * F.interpolate(coarse, (96, 80), mode="bicubic")[:, 0].clamp(0, 1)).to(torch.uint8)
+    wanted = regions_by_opencv(planes, low=10, high=100)
+    found = (regions_between_edges(planes.to(device), low=10, high=100).cpu() for _ in range(3))
+    return all(torch.equal(regions, wanted) for regions in found)
+
+
+def regions_by_opencv(planes: Tensor, *, low: int, high: int) -> Tensor:
+    """``edge_regions`` on the CPU.
+
+    Args:
+        planes: N×H×W uint8.
+        low, high: see there.
+
+    Returns, raises:
+        See there.
     """
     try:
         import cv2
@@ -91,18 +123,16 @@ def edge_regions(maps: Tensor, *, low: int = 10, high: int = 100) -> Tensor:
             "EdgePredict needs OpenCV for Canny, and it cannot be imported "
             f"({error}); try: pip install opencv-python-headless"
         ) from error
-    exact = maps.to(torch.promote_types(maps.dtype, torch.float32))  # half precision would round twice
-    planes = (exact.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-    regions = torch.empty(maps.shape, dtype=torch.int32, pin_memory=maps.is_cuda)
+    regions = torch.empty(planes.shape, dtype=torch.int32, pin_memory=planes.is_cuda)
 
     def divide(plane: NDArray[np.uint8], result: NDArray[np.int32]) -> None:
-        free = (cv2.Canny(cv2.GaussianBlur(plane, (5, 5), 0), low, high) == 0).astype("uint8")
+        free = (cv2.Canny(cv2.GaussianBlur(plane, (5, 5), 0), low, high) == 0).view("uint8")
         cv2.connectedComponents(free, result, connectivity=4, ltype=cv2.CV_32S)
 
     # Each map by itself, as many at a time as there are cores: OpenCV lets Python go on while it works.
     with ThreadPoolExecutor(max(1, min(len(planes), usable_cores()))) as pool:
-        list(pool.map(divide, planes, regions.numpy()))
-    return regions.to(maps.device, non_blocking=True).long()
+        list(pool.map(divide, planes.cpu().numpy(), regions.numpy()))
+    return regions.to(planes.device, non_blocking=True).long()
 
 
 def usable_cores() -> int:

@@ -313,17 +313,28 @@ def _steps_of_few_launches(
 
 
 @torch.no_grad()
-def propagate(seed: Tensor, edge: Tensor, *, radius: int = 5, beta: float = 10.0, steps: int = 256) -> Tensor:
+def propagate(
+    seed: Tensor,
+    edge: Tensor,
+    *,
+    radius: int = 5,
+    beta: float = 10.0,
+    steps: int = 256,
+    clear_edges: bool = True,
+) -> Tensor:
     """IRNet's walk: a seed spreads within the class boundaries (Ahn et al. 2019).
 
     The seed times (1 − edge) walks by ``edge_affinity`` and is divided by its maximum over all classes and positions
     of the picture. The background is not among the maps; it is what stays below a threshold (0.25 in the released
     code).
 
+    A seed that ends at the boundary already loses its rim by that product: ``clear_edges=False`` leaves it out (ours).
+
     Args:
         seed: B×K×h×w, non-negative.
         edge: B×1×h×w in [0, 1].
         radius, beta, steps: see ``random_walk``.
+        clear_edges: whether the seed is multiplied by (1 − edge) first, as in IRNet.
 
     Returns:
         B×K×h×w, each picture's maximum 1 (or all 0), without gradient, in the dtype of ``seed``.
@@ -338,7 +349,8 @@ def propagate(seed: Tensor, edge: Tensor, *, radius: int = 5, beta: float = 10.0
     exact = torch.promote_types(seed.dtype, torch.float32)
     edge = edge.to(exact)
     affinity = edge_affinity(edge, radius=radius)
-    walked = random_walk(seed.to(exact) * (1 - edge), affinity, radius=radius, beta=beta, steps=steps)
+    start = seed.to(exact) * (1 - edge) if clear_edges else seed.to(exact)
+    walked = random_walk(start, affinity, radius=radius, beta=beta, steps=steps)
     if walked.numel():
         walked = walked / walked.amax(dim=(1, 2, 3), keepdim=True).clamp(min=torch.finfo(exact).tiny)
     return walked.to(seed.dtype)

@@ -4,7 +4,8 @@ Pan et al., "Unveiling the Potential of Structure Preserving for Weakly Supervis
 the thresholds are the defaults that RecurSeed's authors released (Jo, Yu & Kim 2022).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,9 @@ from rsepm_edu.methods.shapes import expect_maps, expect_tags
 
 MATRIX = 2**24
 """Entries of the matrices of all pictures that are worked on together, or one picture's: 67 MB in float32."""
+
+MATRIX_ON_GPU = 2**26
+"""The same on a GPU, whose cores few blocks of one picture do not fill: 268 MB."""
 
 BLOCK = 1024
 """Rows of a symmetric product that are computed together."""
@@ -95,7 +99,9 @@ def scg(
     stages and both orders the element-wise maximum is taken. Our reading where stages differ in size: the cam is
     resized to the stage and the result back to the cam's size, bilinearly.
 
-    Memory: without gradients three matrices (h·w)² of as many pictures as go together in ``MATRIX`` entries.
+    Memory: without gradients three matrices (h·w)² of as many pictures as go together in ``MATRIX`` entries, on a GPU
+    in ``MATRIX_ON_GPU``. Features in half precision (autocast) are multiplied in TF32 where a GPU has it: its 11 bits
+    are no fewer than theirs, sums stay float32.
 
     Args:
         features: B×C×h×w of one stage, or one such tensor per stage (any size).
@@ -128,10 +134,26 @@ def scg(
         positive = (flat >= foreground).to(exact)
         negative = (flat <= background).to(exact)
         spreads = _spread_plainly if stage.requires_grad and torch.is_grad_enabled() else _spread_in_blocks
-        for spread in spreads(stage.to(exact), positive, negative, first_threshold, second_threshold):
+        with _products(like=stage):
+            found = spreads(stage.to(exact), positive, negative, first_threshold, second_threshold)
+        for spread in found:
             spread = spread.view_as(at_stage)
             seed = torch.maximum(seed, spread if stage.shape[2:] == size else _resize(spread, size))
     return (seed * tags[:, :, None, None].to(exact)).to(cam.dtype)
+
+
+@contextmanager
+def _products(*, like: Tensor) -> Iterator[None]:
+    """Products of float32 matrices on a GPU as exact as the features that they are made from."""
+    if not like.is_cuda or like.dtype not in (torch.float16, torch.bfloat16):
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _spread_plainly(
@@ -153,14 +175,16 @@ def _spread_in_blocks(
     matrix (``_spread_of``), not into the matrix.
     """
     positions = features.shape[2] * features.shape[3]
-    together = max(1, MATRIX // max(1, positions * positions))
+    entries = MATRIX_ON_GPU if features.is_cuda else MATRIX
+    together = max(1, entries // max(1, positions * positions))
     firsts, seconds = [], []
     for maps, plus, minus in zip(
         features.split(together), positive.split(together), negative.split(together), strict=True
     ):
         directions = F.normalize(maps.flatten(2), dim=1)
-        similarity = _symmetric_product(directions.transpose(1, 2), directions).relu_()
-        torch.threshold_(similarity, _just_below(first_threshold, similarity), 0.0)
+        similarity = _symmetric_product(directions.transpose(1, 2), directions)
+        # At least 0: the ReLU too.
+        torch.threshold_(similarity, _just_below(max(first_threshold, 0.0), similarity), 0.0)
         firsts.append(_spread_of(similarity, 1 / (similarity.sum(1) + 1e-5), plus, minus))
         similarity.diagonal(dim1=1, dim2=2).zero_()
         share = 1 / (similarity.sum(1) + 1e-10)

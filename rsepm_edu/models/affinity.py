@@ -8,6 +8,8 @@ Our reading, where it differs from the released codes:
       as many as the original has on its Wide ResNet-38.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -52,22 +54,24 @@ class WalkNetwork(nn.Module):
 
     @torch.no_grad()
     def walk(
-        self, images: Tensor, seed: Tensor, *, radius: int = 5, beta: float | None = None, steps: int = 256
+        self, images: Tensor, seed: Tensor, *, size: torch.Size | None = None, steps: int = 256, **settings: Any
     ) -> Tensor:
         """Let a seed walk by what the network sees in the pictures.
 
         Args:
             images: B×3×H×W normalised.
-            seed: B×K×h×w of any size; resized to the affinities' and the result to the pictures', bilinearly.
-            radius, beta, steps: see ``random_walk``; None: the beta published for the network. No step: the seed.
+            seed: B×K×h×w of any size; resized to the affinities' and the result to ``size``, bilinearly.
+            size: of the result; None: the pictures'.
+            steps: see ``random_walk``. No step: the seed.
+            settings: see ``walk_by``.
 
         Returns:
             B×K×H×W, without gradient, in the dtype of ``seed``.
         """
-        size = images.shape[2:]
+        size = images.shape[2:] if size is None else size
         if steps == 0:
             return _resize(seed, size)
-        return self.walk_by(self.evidence(images), seed, size, radius=radius, beta=beta, steps=steps)
+        return self.walk_by(self.evidence(images), seed, size, steps=steps, **settings)
 
     def evidence(self, images: Tensor) -> Tensor:
         """What a walk on the pictures goes by, made once for any number of walks: B×C×h×w."""
@@ -82,8 +86,13 @@ class WalkNetwork(nn.Module):
         radius: int = 5,
         beta: float | None = None,
         steps: int = 256,
+        clear_edges: bool = True,
     ) -> Tensor:
-        """``walk`` of at least one step by ``evidence``, resized to ``size``."""
+        """``walk`` of at least one step by ``evidence``, resized to ``size``.
+
+        radius, beta: see ``random_walk``; None: the beta published for the network. clear_edges: see ``propagate``; a
+        network without a map of edges has nothing to clear.
+        """
         raise NotImplementedError
 
 
@@ -148,10 +157,12 @@ class BoundaryNetwork(WalkNetwork):
         radius: int = 5,
         beta: float | None = None,
         steps: int = 256,
+        clear_edges: bool = True,
     ) -> Tensor:
         """See ``propagate``; beta is 10 unless given, and each picture's maximum about 1."""
         beta = 10.0 if beta is None else beta
-        walked = propagate(_resize(seed, evidence.shape[2:]), evidence, radius=radius, beta=beta, steps=steps)
+        seed = _resize(seed, evidence.shape[2:])
+        walked = propagate(seed, evidence, radius=radius, beta=beta, steps=steps, clear_edges=clear_edges)
         return _resize(walked, size)
 
 
@@ -211,6 +222,7 @@ class AffinityNetwork(WalkNetwork):
         radius: int = 5,
         beta: float | None = None,
         steps: int = 256,
+        clear_edges: bool = True,
     ) -> Tensor:
         """See ``propagate_affinity``: the background walks as a channel of the seed; beta is 8 unless given."""
         beta = 8.0 if beta is None else beta

@@ -33,13 +33,14 @@ class StageConfig(Settings):
     seed_stride: int = 4  # pixels per stored value and side (ours: as fine as the decoder's maps)
     walk: Walk = "boundary"  # boundary [I], affinity, or none: the seeds themselves
     # Background scores of the passes whose classes and whose background are trusted; None: the seeds' own θ, chosen by
-    # colour, with a margin (ours: IRNet's 0.30 and 0.05 are right for its seeds alone)
+    # colour (``high_threshold``), with a margin (ours: IRNet's 0.30 and 0.05 are right for its seeds alone)
     foreground: float | None = None
     background: float | None = None
     margins: tuple[float, float] = (0.15, 0.10)  # above and below that θ (ours, after what users report)
     walk_radius: int = 5  # of the pairs, in positions [I]
-    walk_steps: int = 256  # [I]
-    walk_scaled: bool = True  # radius and steps are for maps of IRNet's size, scaled to those of each picture (ours)
+    walk_steps: int = 64  # (ours: [I]'s 256 go too far, by masks, an ORACLE, and by colour: results/voc_sample_walks)
+    walk_scaled: bool = True  # as far over each picture as over one of IRNet's size, smaller ones seen enlarged (ours)
+    walk_clears_edges: bool = False  # the seed times (1 - edge) first [I: yes]; a decoder's seed loses its rim (ours)
     threshold: float | None = None  # background score of the pseudo masks; None: chosen by colour, without masks
     # (ours: no fixed number fits all seeds, see results/creatures_multistage; IRNet has 0.25)
     crf: bool = True  # dense CRF on the pseudo masks, and beside the segmenter's own result
@@ -88,6 +89,7 @@ STAGE_PRESETS: dict[str, StageConfig] = {
         background=0.05,
         walk_steps=32,
         walk_scaled=False,
+        walk_clears_edges=True,
         label_sigmas=(1.0, 13.0, 5.0),
         final_sigmas=(1.0, 17.0, 3.0),
         final_scales=NEAR_SCALES,
@@ -144,7 +146,15 @@ class MultistageConfig:
         """Settings that change nothing beside the others, each with the reason."""
         found: dict[str, str] = {}
         if self.stages.walk == "none":
-            walk = ("walk_radius", "walk_steps", "walk_scaled", "foreground", "background", "margins")
+            walk = (
+                "walk_radius",
+                "walk_steps",
+                "walk_scaled",
+                "walk_clears_edges",
+                "foreground",
+                "background",
+                "margins",
+            )
             own = (name for name in self.settings() if name.startswith("walk."))
             found |= dict.fromkeys((*walk, *own), "there is no walk")
         elif None not in (self.stages.foreground, self.stages.background):
@@ -159,6 +169,8 @@ class MultistageConfig:
             found |= dict.fromkeys(("segmentation.channels", "segmentation.separable"), "DeepLabv2 has no decoder")
         if self.segmentation.optimizer == "adamw":
             found["segmentation.momentum"] = "adamw keeps its own"
+        if self.stages.walk == "affinity":
+            found["walk_clears_edges"] = "AffinityNet has no map of edges"
         for part, settings in (("walk", self.walk), ("segmentation", self.segmentation)):
             if settings.backbone == "creatures":
                 found[f"{part}.output_stride"] = "the creatures backbone always has 4"

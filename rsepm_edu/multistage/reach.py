@@ -4,11 +4,15 @@ A step of a walk of radius r takes a value to a random place of a disc. On a map
 it by √(n · m(r)) positions along an axis, where m(r) is the mean square of one step along that axis. The published
 walks (radius 5, 256 steps) take place on photographs with a short side of 375 pixels or so: 94 positions at IRNet's
 stride of 4, 47 at AffinityNet's of 8. On a map of 56 positions the same walk would get 1.7 times as far across the
-picture, out of the object.
+picture, out of the object, and a boundary, which is a position or two wide on any map, would take that much more of it.
+So smaller pictures are enlarged to that size (``published_view``), and the walk is scaled to what is larger still.
 """
 
 import statistics
 from functools import cache
+
+import torch.nn.functional as F
+from torch import Tensor
 
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.evaluation.choosing import PICTURES, spread
@@ -22,6 +26,19 @@ def median_short_side(dataset: VocDataset) -> float:
     """The median short side of a data set's pictures, in pixels; of many pictures, those that a choice looks at too."""
     indices = spread(len(dataset), PICTURES)
     return statistics.median(min(dataset.sample(index, masks=False)["image"].shape[1:]) for index in indices)
+
+
+def published_view(images: Tensor) -> Tensor:
+    """Pictures of the published size: enlarged, bilinearly, where their short side is smaller, else as they are.
+
+    Args:
+        images: B×3×H×W.
+    """
+    short = min(images.shape[2:])
+    if short >= PUBLISHED_SIDE:
+        return images
+    size = [round(side * PUBLISHED_SIDE / short) for side in images.shape[2:]]
+    return F.interpolate(images, size=size, mode="bilinear", align_corners=False)
 
 
 @cache

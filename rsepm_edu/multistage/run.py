@@ -29,6 +29,7 @@ from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.device import resolve_device
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation.crf import refine_labels, refine_probabilities
+from rsepm_edu.evaluation.maskfree import ColourInformation
 from rsepm_edu.evaluation.scored_split import scored_split
 from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.evaluation.thresholds import THRESHOLDS
@@ -36,7 +37,7 @@ from rsepm_edu.files import atomic_write_text
 from rsepm_edu.models.affinity import WalkNetwork
 from rsepm_edu.models.segmenters import Head, Segmenter
 from rsepm_edu.multistage.config import MultistageConfig, Walk
-from rsepm_edu.multistage.judging import mask_information, seed_information, segmenter_information
+from rsepm_edu.multistage.judging import high_threshold, mask_information, seed_information, segmenter_information
 from rsepm_edu.multistage.labelled import LabelledConfig
 from rsepm_edu.multistage.records import claim, digest, fingerprint, training_settings
 from rsepm_edu.multistage.segmentation import train_segmenter
@@ -124,13 +125,15 @@ class Multistage:
         return folder
 
     @cached_property
-    def seed_score(self) -> tuple[float, float]:
-        """The seeds' own θ and their score, both the best by colour, without masks (``seed_information``)."""
-        return seed_information(self.dataset, self.seeds, progress=self.progress).best()
+    def seed_colours(self) -> ColourInformation:
+        """What colour tells of the seeds at every θ, without masks (``seed_information``)."""
+        return seed_information(self.dataset, self.seeds, progress=self.progress)
 
     @cached_property
     def label_thresholds(self) -> tuple[float, float]:
         """Background scores of the confident labels' two passes: those of the settings, else the seeds' θ with margins.
+
+        Their θ is that of pseudo masks, ``high_threshold``: the best by colour alone is too low for margins.
 
         Raises:
             UserError: the one that is given is on the wrong side of the one that is not.
@@ -139,9 +142,9 @@ class Multistage:
         foreground, background = stages.foreground, stages.background
         above, below = stages.margins
         if foreground is None:
-            foreground = min(0.95, round(self.seed_score[0] + above, 2))
+            foreground = min(0.95, round(high_threshold(self.seed_colours) + above, 2))
         if background is None:
-            background = max(0.0, round(self.seed_score[0] - below, 2))
+            background = max(0.0, round(high_threshold(self.seed_colours) - below, 2))
         if not background < foreground:
             raise UserError(f"background, foreground: expected background < foreground, got {background}, {foreground}")
         return foreground, background
@@ -205,6 +208,7 @@ class Multistage:
             radius=stages.walk_radius,
             steps=stages.walk_steps,
             scaled=stages.walk_scaled,
+            clear_edges=stages.walk_clears_edges,
             stride=stages.seed_stride,
             progress=self.progress,
         )
@@ -217,7 +221,7 @@ class Multistage:
         if walk == "none" or not self.config.stages.skip:
             return walk
         _, after = seed_information(self.dataset, self.walked, progress=self.progress).best()
-        return walk if self._better(WALK_NAMES[walk], after, "seeds", self.seed_score[1]) else "none"
+        return walk if self._better(WALK_NAMES[walk], after, "seeds", self.seed_colours.best()[1]) else "none"
 
     @property
     def kept(self) -> Path:
@@ -417,6 +421,7 @@ class Multistage:
     def _walked_record(self) -> dict[str, Any]:
         stages = self.config.stages
         settings = {"radius": stages.walk_radius, "steps": stages.walk_steps, "scaled": stages.walk_scaled}
+        settings["clear_edges"] = stages.walk_clears_edges
         return self._walk_record | {"walked": settings}
 
     def _mask_record(self, crf: bool) -> dict[str, Any]:

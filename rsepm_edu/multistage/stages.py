@@ -23,7 +23,7 @@ from rsepm_edu.evaluation.thresholds import labels_at
 from rsepm_edu.models.affinity import WalkNetwork
 from rsepm_edu.models.network import SingleStageNetwork
 from rsepm_edu.models.segmenters import Segmenter
-from rsepm_edu.multistage.reach import PUBLISHED_SIDE, scaled_walk
+from rsepm_edu.multistage.reach import PUBLISHED_SIDE, published_view, scaled_walk
 from rsepm_edu.multistage.walk import Refine, walk_labels
 from rsepm_edu.training.report import LOGGER
 
@@ -133,6 +133,7 @@ def write_walked_seeds(
     radius: int = 5,
     steps: int = 256,
     scaled: bool = False,
+    clear_edges: bool = True,
     stride: int = 1,
     progress: bool = True,
 ) -> None:
@@ -152,7 +153,9 @@ def write_walked_seeds(
         seeds: folder of their seeds.
         folder: of the walked seeds.
         radius, steps: see ``random_walk``.
-        scaled: whether these are for a map of the published size, to be scaled to each picture's (``scaled_walk``).
+        scaled: whether these are for a map of the published size: a smaller picture is seen enlarged to it, for a
+            larger one they are scaled (``published_view``, ``scaled_walk``).
+        clear_edges: see ``propagate``.
         stride: see ``write_seed``.
         progress: show a bar.
     """
@@ -160,10 +163,13 @@ def write_walked_seeds(
     published = PUBLISHED_SIDE / network.published_stride
     for picture in pictures_to_do(dataset, folder, ".npz", device, stage="random walk", progress=progress):
         seed = stored_seed(dataset, seeds, picture)
-        own = radius, steps
+        view, own = normalise(picture.image), (radius, steps)
         if scaled:
-            own = scaled_walk(radius, steps, min(picture.image.shape[2:]) / network.stride / published)
-        walked = network.walk(normalise(picture.image), seed, radius=own[0], steps=own[1]).clamp(min=0)
+            view = published_view(view)
+            own = scaled_walk(radius, steps, min(view.shape[2:]) / network.stride / published)
+        walked = network.walk(
+            view, seed, size=picture.image.shape[2:], radius=own[0], steps=own[1], clear_edges=clear_edges
+        ).clamp(min=0)
         walked *= seed.amax() / walked.amax().clamp(min=torch.finfo(walked.dtype).tiny)
         write_seed(picture.path, walked[0], stride=stride)
 

@@ -292,7 +292,7 @@ PRESETS: dict[str, TrainConfig] = {
         jitter=0.0,
         workers=0,
     ),
-    # The sample of photographs on a GPU: everything learns, from larger crops, for longer (ours). Not run yet.
+    # The sample of photographs on a GPU: everything learns, from larger crops, for longer (ours).
     "voc-sample-gpu": TrainConfig(
         backbone="mobilenet_v2",
         epochs=14,

@@ -11,7 +11,14 @@ from rsepm_edu.evaluation import segmenting
 from rsepm_edu.evaluation.inference import multi_scale_maps, predict_labels
 from rsepm_edu.evaluation.scoring import seed_maps
 from rsepm_edu.evaluation.seed_options import SeedOptions
-from rsepm_edu.evaluation.segmenting import Recipe, choose_recipe, decide_in_bands, look, segment_picture
+from rsepm_edu.evaluation.segmenting import (
+    Recipe,
+    best_recipe,
+    decide_in_bands,
+    look,
+    score_recipes,
+    segment_picture,
+)
 from rsepm_edu.evaluation.thresholds import labels_at
 from rsepm_edu.models.network import SingleStageNetwork, build_network
 from rsepm_edu.models.segmenters import build_segmenter
@@ -112,12 +119,16 @@ def test_the_map_whose_colours_tell_most_is_chosen(image: Tensor, monkeypatch: p
     other[..., :20] = 0.9
     seen = segmenting.Seen(painted[None], torch.tensor([2]), other, torch.cat([1 - square, square], dim=1))
     monkeypatch.setattr(segmenting, "look", lambda *_, **__: seen)
-    options = {"pamrs": (False,), "crf": True}
-    recipe = choose_recipe(None, [(painted, None)], maps=("cam", "decoder"), **options)  # type: ignore[arg-type]
+
+    def chosen(*maps: str) -> Recipe:
+        scored = score_recipes(None, [(painted, None)], maps=maps, pamrs=(False,))  # type: ignore[arg-type]
+        assert [recipe.map for recipe, _ in scored] == list(maps)
+        return best_recipe(scored, crf=True)
+
+    recipe = chosen("cam", "decoder")
     assert recipe.map == "decoder" and recipe.crf and recipe.threshold is not None and recipe.threshold < 0.7
-    assert choose_recipe(None, [(painted, None)], maps=("cam",), **options).map == "cam"  # type: ignore[arg-type]
-    recipe = choose_recipe(None, [(painted, None)], maps=("argmax", "cam"), **options)  # type: ignore[arg-type]
-    assert recipe == Recipe("argmax", crf=True)
+    assert chosen("cam").map == "cam"
+    assert chosen("argmax", "cam") == Recipe("argmax", crf=True)
 
 
 @pytest.mark.parametrize(

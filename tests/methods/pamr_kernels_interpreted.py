@@ -12,8 +12,9 @@ from rsepm_edu.methods import pamr_kernels as kernels
 DILATIONS = (1, 3)
 OFFSETS = [(dy * d, dx * d) for d in DILATIONS for dy, dx in plain.NEIGHBOURS]
 
-# One pixel; odd sizes of one block and of several; one map, as many as one program takes, and more.
-CASES = [(1, 1, 1, (1, 1)), (2, 3, 4, (6, 7)), (3, 2, 1, (1, 9)), (2, 1, 9, (11, 17)), (1, 3, 8, (17, 8))]
+# One pixel; odd sizes of one tile and of several; one map, as many as one program takes, and more.
+CASES = [(1, 1, 1, (1, 1)), (2, 3, 4, (6, 7)), (3, 2, 1, (1, 9)), (2, 1, 6, (9, 17))]
+CASES += [(1, 5, 2, (4, 5)), (1, 4, 9, (17, 4))]
 
 
 def case(batch: int, channels: int, maps: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -28,25 +29,25 @@ def test_both_kernels_give_what_the_plain_form_gives(
     batch: int, channels: int, maps: int, size: tuple[int, int]
 ) -> None:
     image, masks = case(batch, channels, maps, size)
-    affinity = kernels.fused_affinity(image, OFFSETS, sigma=0.1)
+    affinity = kernels.fused_affinity(image, DILATIONS, sigma=0.1)
     exact = plain.colour_affinity(image.double(), OFFSETS, sigma=0.1)
     torch.testing.assert_close(affinity.double(), exact, rtol=0, atol=2e-4)  # 100.3 has a rounding of 4e-6
     torch.testing.assert_close(affinity, plain.colour_affinity(image, OFFSETS, sigma=0.1), rtol=0, atol=1e-5)
-    torch.testing.assert_close(
-        kernels.fused_sum(masks, affinity, OFFSETS).double(),
-        plain.weighted_sum(masks.double(), affinity.double(), OFFSETS),
-        rtol=0,
-        atol=5e-6,
-    )
+    wanted = masks.double()
+    for times in range(3):
+        found = kernels.fused_sum(masks, affinity, DILATIONS, times=times)
+        torch.testing.assert_close(found.double(), wanted, rtol=0, atol=5e-6)
+        wanted = plain.weighted_sum(wanted, affinity.double(), OFFSETS)
 
 
 def test_memory_layout_does_not_matter() -> None:
     image, masks = case(2, 3, 4, (5, 6))
     turned = masks.transpose(2, 3).contiguous().transpose(2, 3)
     last = image.contiguous(memory_format=torch.channels_last)
-    affinity = kernels.fused_affinity(last, OFFSETS, sigma=0.1)
-    assert torch.equal(affinity, kernels.fused_affinity(image, OFFSETS, sigma=0.1))
-    assert torch.equal(kernels.fused_sum(turned, affinity, OFFSETS), kernels.fused_sum(masks, affinity, OFFSETS))
+    affinity = kernels.fused_affinity(last, DILATIONS, sigma=0.1)
+    assert torch.equal(affinity, kernels.fused_affinity(image, DILATIONS, sigma=0.1))
+    refined = kernels.fused_sum(masks, affinity, DILATIONS, times=1)
+    assert torch.equal(kernels.fused_sum(turned, affinity, DILATIONS, times=1), refined)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 4e-2)])
@@ -58,16 +59,16 @@ def test_pamr_by_kernels_is_pamr(monkeypatch: pytest.MonkeyPatch, dtype: torch.d
     wanted = plain.pamr(image.double(), masks.double(), dilations=DILATIONS, iterations=3)
     calls: list[int] = []
 
-    def counted(maps: Tensor, *rest: object, form: Callable[..., Tensor] = kernels.fused_sum) -> Tensor:
-        calls.append(len(maps))
-        return form(maps, *rest)
+    def counted(*given: object, times: int, form: Callable[..., Tensor] = kernels.fused_sum) -> Tensor:
+        calls.append(times)
+        return form(*given, times=times)
 
-    monkeypatch.setattr(plain, "works", lambda device: True)
+    monkeypatch.setattr(plain, "kernels_agree", lambda device: True)
     monkeypatch.setattr(plain, "fused_sum", counted)
     refined = plain.pamr(image, masks, dilations=DILATIONS, iterations=3)
-    assert calls == [2, 2, 2] and refined.dtype == dtype
+    assert calls == [3] and refined.dtype == dtype
     torch.testing.assert_close(refined.double(), wanted, rtol=0, atol=tolerance)
     # What the kernels are not for goes the plain way.
     assert torch.equal(plain.pamr(image.double(), masks.double(), dilations=DILATIONS, iterations=3), wanted)
     plain.pamr(image, masks.requires_grad_(), dilations=DILATIONS, iterations=3).sum().backward()
-    assert calls == [2, 2, 2] and masks.grad is not None
+    assert calls == [3] and masks.grad is not None

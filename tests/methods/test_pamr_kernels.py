@@ -50,3 +50,22 @@ def test_on_the_gpu_the_kernels_run_and_give_the_same() -> None:
     masks[0, 5:] = 0
     refined = plain.pamr(image.to(device), masks.to(device)).cpu()
     torch.testing.assert_close(refined.double(), plain.pamr(image.double(), masks.double()), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("wrong", "taken"), [(0.0, True), (1e-3, False)])
+def test_kernels_are_taken_only_where_they_give_the_plain_forms_numbers(
+    monkeypatch: pytest.MonkeyPatch, wrong: float, taken: bool
+) -> None:
+    def offsets(dilations: tuple[int, ...]) -> list[tuple[int, int]]:
+        return [(dy * d, dx * d) for d in dilations for dy, dx in plain.NEIGHBOURS]
+
+    def affinity(image: torch.Tensor, dilations: tuple[int, ...], *, sigma: float) -> torch.Tensor:
+        return plain.colour_affinity(image, offsets(dilations), sigma=sigma)
+
+    def summed(maps: torch.Tensor, weights: torch.Tensor, dilations: tuple[int, ...], *, times: int) -> torch.Tensor:
+        return plain.weighted_sum(maps, weights, offsets(dilations)) + wrong
+
+    monkeypatch.setattr(plain, "works", lambda device: True)
+    monkeypatch.setattr(plain, "fused_affinity", affinity)
+    monkeypatch.setattr(plain, "fused_sum", summed)
+    assert plain.kernels_agree.__wrapped__(torch.device("cpu")) is taken

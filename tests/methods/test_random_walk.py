@@ -90,10 +90,10 @@ def dense_walk(seed, rule, *, radius, beta, steps):
     return torch.from_numpy(seed.double().flatten(1).numpy() @ power).reshape(seed.shape)
 
 
-def dense_propagate(seed, edge, *, radius=5, beta=10.0, steps=256):
+def dense_propagate(seed, edge, *, radius=5, beta=10.0, steps=256, clear_edges=True):
     pictures = []
     for maps, boundary in zip(seed, edge, strict=True):
-        start = maps.double() * (1 - boundary.double())
+        start = maps.double() * (1 - boundary.double()) if clear_edges else maps.double()
         walked = dense_walk(start, edge_rule(boundary), radius=radius, beta=beta, steps=steps)
         pictures.append(walked / walked.max() if walked.any() else walked)
     return torch.stack(pictures)
@@ -223,6 +223,7 @@ def test_the_loss_is_finite_with_a_gradient_at_both_ends():
         ((2, 9), {"radius": 6, "steps": 1}),
         ((1, 1), {}),
         ((6, 7), {"steps": 0}),
+        ((6, 7), {"steps": 3, "clear_edges": False}),
     ],
 )
 def test_propagate_equals_the_dense_definition(size, settings):

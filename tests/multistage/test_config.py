@@ -70,4 +70,4 @@ def test_without_a_preset_the_run_and_its_pictures_say_what_suits(creatures: Pat
         assert (training.batch_size, training.seed) == (8, 2)
     assert 100 <= config.walk.epochs * batches_of(len(dataset), 8) < 110
     other = MultistageConfig.of_run(preset("voc-gpu", backbone="resnet18"), dataset)
-    assert other.segmentation.backbone == "resnet18" and other.stages.walk_steps == 256
+    assert other.segmentation.backbone == "resnet18" and other.stages.walk_steps == 64

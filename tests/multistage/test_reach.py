@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rsepm_edu.methods.random_walk import pair_offsets, random_walk
-from rsepm_edu.multistage.reach import scaled_walk, step_square
+from rsepm_edu.multistage.reach import published_view, scaled_walk, step_square
 
 
 def spread_of_a_walk(radius: int, steps: int, side: int) -> float:
@@ -35,3 +35,15 @@ def test_no_step_stays_none_and_the_published_map_keeps_its_walk() -> None:
     assert scaled_walk(5, 256, 1.0) == (5, 256)
     assert scaled_walk(5, 0, 0.5)[1] == 0
     assert scaled_walk(5, 1, 0.01) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("size", "seen"), [((224, 299), (375, 501)), ((300, 150), (750, 375)), ((375, 500), (375, 500))]
+)
+def test_smaller_pictures_are_seen_in_the_published_size(size: tuple[int, int], seen: tuple[int, int]) -> None:
+    images = torch.rand(1, 3, 1, 1).expand(1, 3, *size)
+    view = published_view(images)
+    assert view.shape[2:] == seen
+    torch.testing.assert_close(view, images[..., :1, :1].expand_as(view))
+    larger = torch.rand(1, 3, 400, 390)
+    assert published_view(larger) is larger

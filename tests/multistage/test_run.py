@@ -14,7 +14,7 @@ from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.multistage import run as run_module
 from rsepm_edu.multistage.config import MultistageConfig, StageConfig
-from rsepm_edu.multistage.judging import seed_information
+from rsepm_edu.multistage.judging import high_threshold, seed_information
 from rsepm_edu.multistage.run import Multistage, run_multistage
 from rsepm_edu.multistage.segmentation import SegmentationConfig, load_segmenter
 from rsepm_edu.multistage.stored import choose_stored_threshold
@@ -311,7 +311,7 @@ def test_confident_labels_follow_the_seeds_own_threshold(
     single: Path, blind: Path, settings: MultistageConfig, finished: Path, tmp_path: Path
 ) -> None:
     out = shutil.copytree(finished, tmp_path / "out")
-    theta, _ = seed_information(VocDataset(blind, "train"), finished / "1_seeds", progress=False).best()
+    theta = high_threshold(seed_information(VocDataset(blind, "train"), finished / "1_seeds", progress=False))
 
     def thresholds(**stages: Any) -> tuple[float, float]:
         return Multistage(single, blind, out, change(settings, **stages), device="cpu", progress=False).label_thresholds

@@ -6,16 +6,21 @@ from pathlib import Path
 from rsepm_edu.cli.arguments.common import add_common, add_scales
 from rsepm_edu.cli.arguments.known import LONGEST, MAPS
 
+RUN = "run"
+"""As the run's own scores without masks say, where it has stored some; else by these pictures' colours."""
+
 COLOUR = "colour"
+"""By these pictures' colours."""
 
 
 def add_command(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     parser.description = (
-        "Writes NAME.png (VOC palette mask) and NAME_overlay.png for pictures of any size. Which map is used, and "
-        "where it is cut, is chosen by the pictures' colours, without masks, where it is not given, and named in the "
-        "output. Given again, the command goes on with the pictures that are not done. Exit code 1: some pictures could"
-        " not be done; they are listed at the end."
+        "Writes NAME.png (VOC palette mask) and NAME_overlay.png for pictures of any size. Where it is not given, "
+        "which map is used, and where it is cut, is chosen without masks: as the scores say that train has stored "
+        "beside the checkpoint, else by the colours of these pictures; the output names it. Given again, the command "
+        "goes on with the pictures that are not done. Exit code 1: some pictures could not be done; they are listed at "
+        "the end."
     )
     parser.add_argument("checkpoint", type=Path, help="a last.pt, of train or of multistage")
     parser.add_argument("pictures", type=Path, nargs="+", help="JPEG or PNG files, or folders of them")
@@ -35,9 +40,10 @@ def add_command(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threshold",
         type=_parse_threshold,
-        default=COLOUR,
+        default=RUN,
         metavar="NUMBER",
-        help=f"background score of --map cam or decoder, 0 to 1, or {COLOUR}: chosen without masks (default: {COLOUR})",
+        help=f"background score of --map cam or decoder, 0 to 1; {RUN}: as the run's own scores say, where it has "
+        f"some; {COLOUR}: chosen by the colours of these pictures (default: {RUN})",
     )
     parser.add_argument(
         "--tags",
@@ -59,14 +65,14 @@ def add_command(parser: argparse.ArgumentParser) -> None:
 
 
 def _parse_threshold(text: str) -> float | str:
-    if text == COLOUR:
+    if text in (RUN, COLOUR):
         return text
     try:
         value = float(text)
     except ValueError:
         value = -1
     if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"expected {COLOUR} or a number from 0 to less than 1, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected {RUN}, {COLOUR} or a number from 0 to less than 1, got {text!r}")
     return value
 
 
