@@ -179,6 +179,11 @@ def test_three_networks_draw_a_photograph(scripts, tmp_path):
     assert list(shown) == list(draw.HEADINGS)
     assert all(each.size == (48, 40) for each in shown.values())
     assert shown["mask_rs"].tobytes() == shown["mask_rs_epm"].tobytes() != shown["cam"].tobytes()
+    for label in (0, VOC_CLASSES.index("sheep") + 1):
+        with torch.no_grad():  # nothing but that label, everywhere
+            networks.rs.decoder.refine[-1].bias.fill_(-1e4)[label] = 1e4
+        drawn = draw.drawn(networks, image, "sheep")["mask_rs"]
+        assert drawn.tobytes() == draw.cut_out(image, torch.full((40, 48), label)).tobytes()
 
 
 def test_a_network_of_other_classes_is_refused_in_one_line(scripts, tmp_path):
