@@ -4,16 +4,16 @@
     python data_scripts/make_multistage_results.py creatures --seeds 0 1 2
 
 Creatures: for each seed the networks of runs/results/creatures/seed_N/{cam,rs+epm} give seeds; both walks, the CRF
-after each, and DeepLabv3+ after IRNet's walk and the CRF. Photographs (tables voc-sample and voc-sample-puzzle first):
-the networks of voc-sample/seed_N/{cam,puzzle,rs,rs+epm} on every second picture of train; IRNet's walk, the CRF, no
-last stage. A stopped run goes on.
+after each, and DeepLabv3+ after IRNet's walk and the CRF. Photographs (table voc-sample-gpu first): the networks of
+voc-sample-gpu/seed_N/{cam,rs,rs+epm} on every fourth picture of train; IRNet's walk, the CRF, no last stage (see
+make_held_out_results.py). A stopped run goes on.
 """
 
 import argparse
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,18 +38,21 @@ from rsepm_edu.training.checkpoint import load_network
 from rsepm_edu.training.keeping import LAST
 
 PICTURES = 200  # of Creatures, the first of the training pictures: six CPU minutes a seed
-EVERY = 2  # of the photographs with masks, these: ten minutes or so on one core for each network
+EVERY = 4  # of the photographs with masks, these: ten minutes or so on one core for each network
+WALK_EPOCHS = 25  # of the boundary network on these 110 photographs: 175 steps
 
 
 @dataclass(frozen=True)
 class Table:
     """What a table holds.
 
-    preset: of all stages. sources: folder of a network, name of its seeds in the table, which of its maps they are.
-    walks: each gives rows. segmenter: whether a DeepLab follows IRNet's walk. classes: of the means; None: all.
+    preset: of all stages. networks: folder of runs/results that these lie in. sources: folder of a network, name of its
+    seeds in the table, which of its maps they are. walks: each gives rows. segmenter: whether a DeepLab follows IRNet's
+    walk. classes: of the means; None: all.
     """
 
     preset: str
+    networks: str
     sources: tuple[tuple[str, str, SeedMap], ...]
     walks: tuple[Walk, ...]
     segmenter: bool
@@ -58,15 +61,12 @@ class Table:
 
 CAM: tuple[str, str, SeedMap] = ("cam", "CAM", "cam")
 EPM: tuple[str, str, SeedMap] = ("rs+epm", "RS + EPM decoder", "decoder")
-PHOTOGRAPHS: tuple[tuple[str, str, SeedMap], ...] = (
-    CAM,
-    ("puzzle", "Puzzle-CAM", "cam"),
-    ("rs", "RS decoder", "decoder"),
-    EPM,
-)
+RS: tuple[str, str, SeedMap] = ("rs", "RS decoder", "decoder")
 TABLES = {
-    "creatures": Table("creatures-cpu", (CAM, EPM), ("none", "affinity", "boundary"), segmenter=True),
-    "voc-sample": Table("voc-sample-cpu", PHOTOGRAPHS, ("none", "boundary"), segmenter=False, classes=VOC_6),
+    "creatures": Table("creatures-cpu", "creatures", (CAM, EPM), ("none", "affinity", "boundary"), segmenter=True),
+    "voc-sample": Table(
+        "voc-sample-cpu", "voc-sample-gpu", (CAM, RS, EPM), ("none", "boundary"), segmenter=False, classes=VOC_6
+    ),
 }
 
 
@@ -75,7 +75,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("data", choices=tuple(TABLES), help="which table")
     parser.add_argument("--seeds", type=int, nargs="+", help="of the networks (default: as make_results.py)")
-    parser.add_argument("--networks", type=Path, help="where these lie (default: runs/results/DATA)")
+    parser.add_argument("--networks", type=Path, help="where these lie (default: in runs/results)")
     parser.add_argument("--runs", type=Path, help="stages' files (default: runs/results/DATA_multistage)")
     parser.add_argument("--results", type=Path, default=Path("results"), help="where the table goes")
     parser.add_argument("--threshold", type=float, help="fixed background score (default: chosen without masks)")
@@ -84,12 +84,14 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     options.seeds = options.seeds or ([0, 1, 2] if options.data == "creatures" else [0])
-    options.networks = options.networks or Path("runs/results") / options.data
+    options.networks = options.networks or Path("runs/results") / TABLES[options.data].networks
     options.runs = options.runs or Path("runs/results") / f"{options.data}_multistage"
     table = TABLES[options.data]
     try:
         creatures = options.data == "creatures"
-        root = ensure_creatures(train=PICTURES) if creatures else some_photographs(options.runs / "VOC2012")
+        root = (
+            ensure_creatures(train=PICTURES) if creatures else some_photographs(options.runs / "VOC2012", every=EVERY)
+        )
         rows: list[Row] = []
         for seed in options.seeds:
             for folder, name, seed_map in table.sources:
@@ -108,7 +110,7 @@ def main() -> int:
     return 0
 
 
-def some_photographs(folder: Path, *, every: int = EVERY) -> Path:
+def some_photographs(folder: Path, *, every: int) -> Path:
     """A folder with every N-th photograph of the split train: a list of its own, links to all else."""
     devkit = find_devkit(from_environment(VOC_SAMPLE)).resolve()
     lists = folder / "ImageSets" / "Segmentation"
@@ -127,7 +129,8 @@ def settings_of(table: Table, seed: int, seed_map: SeedMap, fixed: float | None,
     """The settings behind a table; ``fixed`` is the threshold of the rows that need no masks, None: by colour."""
     # Only the pictures that are scored: their tags are enough for all that is trained here.
     changes = {"split": "train", "seed_map": seed_map, "threshold": fixed, "skip": False}
-    return MultistageConfig.preset(table.preset, seed=seed, **{**changes, **stages})
+    config = MultistageConfig.preset(table.preset, seed=seed, **{**changes, **stages})
+    return config if table.segmenter else replace(config, walk=replace(config.walk, epochs=WALK_EPOCHS))
 
 
 def rows_of(
