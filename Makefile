@@ -76,15 +76,15 @@ results-creatures: $(READY) ## regenerate results/creatures: every row, three se
 results-multistage: $(READY) ## regenerate results/creatures_multistage, from the networks of results-creatures
 	$(PY) data_scripts/make_multistage_results.py creatures
 
-results-voc-sample: $(READY) ## regenerate results/voc_sample, _puzzle and _multistage (set RSEPM_EDU_VOC_SAMPLE and _WEIGHTS)
+results-voc-sample: $(READY) ## regenerate results/voc_sample and _puzzle (set RSEPM_EDU_VOC_SAMPLE and _WEIGHTS)
 	@test -n "$$RSEPM_EDU_VOC_SAMPLE" || { echo 'set RSEPM_EDU_VOC_SAMPLE to a VOC2012 folder' >&2; exit 2; }
 	$(PY) data_scripts/make_results.py voc-sample
 	$(PY) data_scripts/make_results.py voc-sample-puzzle
-	$(PY) data_scripts/make_multistage_results.py voc-sample
 
-results-voc-sample-gpu: $(READY) ## the same with everything trained, three seeds, on a GPU (set RSEPM_EDU_WEIGHTS too)
+results-voc-sample-gpu: $(READY) ## and with everything trained, three seeds, walks and CRF, on a GPU (set RSEPM_EDU_WEIGHTS too)
 	@test -n "$$RSEPM_EDU_VOC_SAMPLE" || { echo 'set RSEPM_EDU_VOC_SAMPLE to a VOC2012 folder' >&2; exit 2; }
 	$(PY) data_scripts/make_results.py voc-sample-gpu
+	$(PY) data_scripts/make_multistage_results.py voc-sample-gpu
 
 bench: $(READY) ## speed and memory, each beside its reference form
 	set -e; for script in benchmarks/*.py; do $(PY) "$$script"; done

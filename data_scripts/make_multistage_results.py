@@ -46,13 +46,11 @@ WALK_EPOCHS = 25  # of the boundary network on these 110 photographs: 175 steps
 class Table:
     """What a table holds.
 
-    preset: of all stages. networks: folder of runs/results that these lie in. sources: folder of a network, name of its
-    seeds in the table, which of its maps they are. walks: each gives rows. segmenter: whether a DeepLab follows IRNet's
-    walk. classes: of the means; None: all.
+    preset: of all stages. sources: folder of a network, name of its seeds in the table, which of its maps they are.
+    walks: each gives rows. segmenter: whether a DeepLab follows IRNet's walk. classes: of the means; None: all.
     """
 
     preset: str
-    networks: str
     sources: tuple[tuple[str, str, SeedMap], ...]
     walks: tuple[Walk, ...]
     segmenter: bool
@@ -63,10 +61,8 @@ CAM: tuple[str, str, SeedMap] = ("cam", "CAM", "cam")
 EPM: tuple[str, str, SeedMap] = ("rs+epm", "RS + EPM decoder", "decoder")
 RS: tuple[str, str, SeedMap] = ("rs", "RS decoder", "decoder")
 TABLES = {
-    "creatures": Table("creatures-cpu", "creatures", (CAM, EPM), ("none", "affinity", "boundary"), segmenter=True),
-    "voc-sample": Table(
-        "voc-sample-cpu", "voc-sample-gpu", (CAM, RS, EPM), ("none", "boundary"), segmenter=False, classes=VOC_6
-    ),
+    "creatures": Table("creatures-cpu", (CAM, EPM), ("none", "affinity", "boundary"), segmenter=True),
+    "voc-sample-gpu": Table("voc-sample-cpu", (CAM, RS, EPM), ("none", "boundary"), segmenter=False, classes=VOC_6),
 }
 
 
@@ -75,7 +71,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("data", choices=tuple(TABLES), help="which table")
     parser.add_argument("--seeds", type=int, nargs="+", help="of the networks (default: as make_results.py)")
-    parser.add_argument("--networks", type=Path, help="where these lie (default: in runs/results)")
+    parser.add_argument("--networks", type=Path, help="where these lie (default: runs/results/DATA)")
     parser.add_argument("--runs", type=Path, help="stages' files (default: runs/results/DATA_multistage)")
     parser.add_argument("--results", type=Path, default=Path("results"), help="where the table goes")
     parser.add_argument("--threshold", type=float, help="fixed background score (default: chosen without masks)")
@@ -84,7 +80,7 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     options.seeds = options.seeds or ([0, 1, 2] if options.data == "creatures" else [0])
-    options.networks = options.networks or Path("runs/results") / TABLES[options.data].networks
+    options.networks = options.networks or Path("runs/results") / options.data
     options.runs = options.runs or Path("runs/results") / f"{options.data}_multistage"
     table = TABLES[options.data]
     try:
