@@ -547,7 +547,7 @@ def set_to_another(name: str, value: object) -> str:
     ("options", "refused"),
     [
         ([], {"segmentation.momentum"}),
-        (["--walk", "affinity"], {"segmentation.momentum"}),
+        (["--walk", "affinity"], {"segmentation.momentum", "walk_clears_edges"}),
         (["--walk", "none"], {"segmentation.momentum", *WALKING}),
         (["--no-crf"], {"segmentation.momentum", "final_sigmas"}),
         (["--head", "deeplabv2"], {"segmentation.momentum", "segmentation.channels", "segmentation.separable"}),
