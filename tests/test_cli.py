@@ -16,6 +16,7 @@ from PIL import Image
 
 from rsepm_edu import cli
 from rsepm_edu.cli import demo
+from rsepm_edu.cli import multistage as multistage_command
 from rsepm_edu.data.palette import read_mask
 from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
@@ -560,7 +561,9 @@ def test_every_set_of_multistage_takes_effect_or_is_refused(
     base = ["multistage", LAST, "--preset", "creatures-cpu", "--out", str(tmp_path), *options]
 
     def settings(*more: str) -> dict[str, object]:
-        return cli.multistage._multistage_config(cli.build_parser().parse_args([*base, *more]), RUN, Path()).settings()
+        return multistage_command._multistage_config(
+            cli.build_parser().parse_args([*base, *more]), RUN, Path()
+        ).settings()
 
     before = settings()
     for name, value in before.items():
@@ -585,7 +588,7 @@ def test_what_set_says_of_multistage_is_said_once_and_like_the_options(tmp_path:
     base = ["multistage", LAST, "--preset", "creatures-cpu", "--out", str(tmp_path)]
 
     def config(*more: str) -> object:
-        return cli.multistage._multistage_config(cli.build_parser().parse_args([*base, *more]), RUN, Path())
+        return multistage_command._multistage_config(cli.build_parser().parse_args([*base, *more]), RUN, Path())
 
     with pytest.raises(UserError, match="^--set walk.epochs: expected one value, got 2 and 3$"):
         config("--set", "walk.epochs=2", "--set", "walk.epochs=3")
