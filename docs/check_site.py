@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 # What a browser loads by itself, and the attribute that says from where. A plain link may lead into the network.
 LOADED = dict.fromkeys(("img", "script", "iframe", "source", "video", "audio", "embed"), "src")
-MOST = 27e6  # 25 with Creatures of one colour each; coats and grounds make larger images
+MOST = 28e6  # 25 with Creatures of one colour each; coats and grounds make larger images, and there are photographs
 """Bytes of a whole site."""
 STYLE_URL = re.compile(r"""(?:url\(|@import\s+)\s*["']?(?!data:|#)([^"')\s;]+)""")
 
