@@ -2,10 +2,10 @@
 
     python data_scripts/try_walks.py cam/last.pt rs/last.pt --every 4 --threads 1 --out results/voc_sample_walks
 
-For each run the seeds of every N-th picture of train walk 0, 8, … 256 steps (the published walk's, scaled to the maps'
-size) by a network that has learnt from confident labels: at the published 0.30 and 0.05, and at the seeds' own θ with
-margins. Rows have θ chosen by colour, the greatest θ that is nearly as good by colour, or the oracle's; curve.json has
-the mask-free score too.
+For each run the seeds of every N-th picture of train walk 0, 8, … 256 steps (the published walk's: small photographs
+are seen enlarged to its size) by a network that has learnt from confident labels: at the published 0.30 and 0.05, and
+at the seeds' own θ with margins. Rows have θ chosen by colour, the greatest θ that is nearly as good by colour, or the
+oracle's; curve.json has the mask-free score too.
 """
 
 import argparse
