@@ -11,16 +11,16 @@ masks there are VOC's own where there are any, else those made from SBD. A stopp
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from make_results import VOC_6, VOC_SAMPLE, from_environment, make_experiment
+from make_results import VOC_6, make_experiment
+from photograph_lists import sample_names, sample_with_lists
 from run_logs import merge_logs
 
 from rsepm_edu.cli.options import parse_changes, shows_bars
-from rsepm_edu.data.voc import SBD_MASKS, VocDataset, find_devkit, read_split
+from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.device import resolve_device
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation import tables
@@ -28,7 +28,6 @@ from rsepm_edu.evaluation.choosing import spread
 from rsepm_edu.evaluation.metrics import scores
 from rsepm_edu.evaluation.scoring import segmentation_confusion
 from rsepm_edu.evaluation.tables import Row
-from rsepm_edu.files import atomic_write_text
 from rsepm_edu.multistage.config import MultistageConfig
 from rsepm_edu.multistage.run import Multistage
 from rsepm_edu.multistage.stored import score_stored_masks
@@ -92,31 +91,11 @@ def main() -> int:
 
 
 def without_held_out(folder: Path, every: int, pictures: int | None) -> Path:
-    """A folder where split trainaug lacks the photographs held out; some or all of these are val. Links to all else."""
-    devkit = find_devkit(from_environment(VOC_SAMPLE)).resolve()
-    tags = folder / "ImageSets" / "Main"
-    tags.mkdir(parents=True, exist_ok=True)
-    for name in ("JPEGImages", "SegmentationClass", SBD_MASKS):
-        _link(folder / name, devkit / name)
-    for path in (devkit / "ImageSets" / "Main").glob("*_trainaug.txt"):  # read for every split that has none of its own
-        _link(tags / path.name.replace("_trainaug", "_trainval"), path)
-    names = read_split(devkit, "trainaug")
+    """The sample, where split trainaug lacks the photographs held out; some or all of these are val."""
+    names = sample_names("trainaug")
     held_out = names[every - 1 :: every]
-    _write_split(folder, "val", [held_out[index] for index in spread(len(held_out), pictures or len(held_out))])
-    _write_split(folder, "trainaug", [name for name in names if name not in set(held_out)])
-    return folder
-
-
-def _link(link: Path, target: Path) -> None:
-    if link.is_symlink():  # of an earlier run, maybe to another place
-        link.unlink()
-    link.symlink_to(target)
-
-
-def _write_split(folder: Path, split: str, names: Sequence[str]) -> None:
-    path = folder / "ImageSets" / "Segmentation" / f"{split}.txt"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(path, "".join(f"{name}\n" for name in names))
+    scored = [held_out[index] for index in spread(len(held_out), pictures or len(held_out))]
+    return sample_with_lists(folder, val=scored, trainaug=[name for name in names if name not in set(held_out)])
 
 
 def write(rows: list[Row], config: dict[str, object], told: list[str], options: argparse.Namespace) -> None:

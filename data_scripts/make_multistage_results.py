@@ -19,18 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from make_results import VOC_6, VOC_SAMPLE, from_environment
+from make_results import VOC_6
+from photograph_lists import sample_names, sample_with_lists
 from run_logs import merge_logs
 
 from rsepm_edu.cli.options import shows_bars
 from rsepm_edu.data.creatures import ensure_creatures
-from rsepm_edu.data.voc import VocDataset, find_devkit, read_split
+from rsepm_edu.data.voc import VocDataset
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation import tables
 from rsepm_edu.evaluation.metrics import scores
 from rsepm_edu.evaluation.scoring import segmentation_confusion
 from rsepm_edu.evaluation.tables import Row
-from rsepm_edu.files import atomic_write_text
 from rsepm_edu.multistage.config import MultistageConfig, Walk
 from rsepm_edu.multistage.run import Multistage
 from rsepm_edu.multistage.stages import SeedMap
@@ -85,9 +85,10 @@ def main() -> int:
     table = TABLES[options.data]
     try:
         creatures = options.data == "creatures"
-        root = (
-            ensure_creatures(train=PICTURES) if creatures else some_photographs(options.runs / "VOC2012", every=EVERY)
-        )
+        if creatures:
+            root = ensure_creatures(train=PICTURES)
+        else:
+            root = sample_with_lists(options.runs / "VOC2012", train=sample_names("train")[::EVERY])
         rows: list[Row] = []
         for seed in options.seeds:
             for folder, name, seed_map in table.sources:
@@ -104,21 +105,6 @@ def main() -> int:
         print(f"{Path(__file__).name}: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def some_photographs(folder: Path, *, every: int) -> Path:
-    """A folder with every N-th photograph of the split train: a list of its own, links to all else."""
-    devkit = find_devkit(from_environment(VOC_SAMPLE)).resolve()
-    lists = folder / "ImageSets" / "Segmentation"
-    lists.mkdir(parents=True, exist_ok=True)
-    for name in ("JPEGImages", "SegmentationClass", "Annotations", "ImageSets/Main"):
-        link = folder / name
-        if link.is_symlink():  # of an earlier run, maybe to another place
-            link.unlink()
-        if (devkit / name).is_dir():
-            link.symlink_to(devkit / name, target_is_directory=True)
-    atomic_write_text(lists / "train.txt", "".join(f"{name}\n" for name in read_split(devkit, "train")[::every]))
-    return folder
 
 
 def settings_of(table: Table, seed: int, seed_map: SeedMap, fixed: float | None, **stages: Any) -> MultistageConfig:

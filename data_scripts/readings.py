@@ -12,7 +12,6 @@ Scores are at oracle θ, on `train` masks: nothing is trained with them, but a c
 
 import argparse
 import json
-import os
 import shlex
 import shutil
 import sys
@@ -26,7 +25,8 @@ from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
-from make_results import VOC_6, VOC_SAMPLE, WEIGHTS, from_environment
+from make_results import VOC_6, WEIGHTS, from_environment
+from photograph_lists import sample_names, sample_with_lists
 from torch import Tensor
 
 from rsepm_edu.cli.options import parse_changes
@@ -230,7 +230,8 @@ def main() -> int:
     try:
         start = preset(options.preset, seed=options.seed, weights=from_environment(WEIGHTS), panel_every=0)
         config = replace(start, **parse_changes(options.changes, start.to_dict()))
-        root = every_nth(Path(from_environment(VOC_SAMPLE)), options.runs / "data", options.every)
+        some = sample_names("trainaug")[:: options.every]
+        root = sample_with_lists(options.runs / "VOC2012", trainaug=some, train=sample_names("train"))
         for name in ["drawn", *(name for name in options.switches if name != "drawn")]:
             for phase in ORDER[ORDER.index(SWITCHES[name].acts_from) : ORDER.index(options.until) + 1]:
                 train_phase(config, root, name, phase, options)
@@ -239,24 +240,6 @@ def main() -> int:
         print(f"{Path(__file__).name}: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def every_nth(root: Path, folder: Path, step_: int) -> Path:
-    """The data with every n-th picture of `trainaug` alone, as links; masks and `train` stay as they are."""
-    if step_ == 1:
-        return root
-    place = folder / f"every_{step_}" / "VOC2012"
-    sets = place / "ImageSets" / "Segmentation"
-    sets.mkdir(parents=True, exist_ok=True)
-    for link, target in [(place / name, root / name) for name in ("JPEGImages", "SegmentationClass")] + [
-        (place / "ImageSets" / "Main", root / "ImageSets" / "Main")
-    ]:
-        if not link.exists():
-            os.symlink(target.resolve(), link)
-    names = (root / "ImageSets" / "Segmentation" / "trainaug.txt").read_text().split()
-    atomic_write_text(sets / "trainaug.txt", "".join(f"{name}\n" for name in names[::step_]))
-    shutil.copyfile(root / "ImageSets" / "Segmentation" / "train.txt", sets / "train.txt")
-    return place
 
 
 def train_phase(config: TrainConfig, root: Path, name: str, phase: str, options: argparse.Namespace) -> None:

@@ -1,11 +1,11 @@
 """Puzzle-CAM on photographs: what α does, and a beginning after the classifier has learnt.
 
-    python data_scripts/try_puzzle.py --alphas 0 1 1.25 2 4 --start 3 --threads 1 --out results/voc_sample_puzzle_alpha
+    python data_scripts/try_puzzle.py --alphas 0 1 2 4 --start 3 --out results/voc_sample_puzzle_alpha
+    python data_scripts/try_puzzle.py --data voc-sample --every 2 --masks 110 --set freeze_stages=0 …   on a CPU
 
-With α = 0 the pieces' tags are learnt but not their maps' agreement. All runs have the settings of voc-sample-cpu, or
-of voc-sample-gpu (--data); they share their first epochs with classification alone.
-Scored: the CAM on the masks of train, at θ by colour and at the oracle's.
-A stopped script goes on.
+With α = 0 the pieces' tags are learnt but not their maps' agreement. All runs have the same settings (--data, --set)
+and share their first epochs with classification alone. Scored: the CAM on masks of train, at θ by colour and at the
+oracle's. A stopped script goes on.
 """
 
 import argparse
@@ -17,10 +17,13 @@ from pathlib import Path
 
 import torch
 from make_results import make_experiment
+from photograph_lists import sample_names, sample_with_lists
 from run_logs import merge_logs
 
+from rsepm_edu.cli.options import parse_changes
 from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation import tables
+from rsepm_edu.evaluation.choosing import spread
 from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.training.config import Method
 from rsepm_edu.training.experiments import Experiment, train_branch
@@ -29,13 +32,15 @@ from rsepm_edu.training.experiments import Experiment, train_branch
 def main() -> int:
     """Run from the root of the repository."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--alphas", type=float, nargs="+", default=[0, 1, 1.25, 2, 4], help="greatest weights")
+    parser.add_argument("--alphas", type=float, nargs="+", default=[0, 1, 2, 4], help="greatest weights")
     parser.add_argument("--start", type=int, default=3, help="the epoch that Puzzle-CAM begins with (default: 3)")
-    parser.add_argument("--epochs", type=int, help="of every run (default: the preset's)")
-    parser.add_argument("--freeze", type=int, help="backbone stages that keep their weights (default: the preset's)")
-    parser.add_argument("--data", choices=("voc-sample", "voc-sample-gpu"), default="voc-sample", help="whose settings")
+    parser.add_argument("--data", choices=("voc-sample", "voc-sample-gpu"), default="voc-sample-gpu")
+    parser.add_argument(
+        "--set", dest="changes", action="append", default=[], metavar="NAME=VALUE", help="other settings"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--pictures", type=int, help="score only so many (default: all with masks)")
+    parser.add_argument("--every", type=int, default=1, help="train on every N-th photograph (default: all)")
+    parser.add_argument("--masks", type=int, help="score so many, evenly spread (default: all)")
     parser.add_argument("--runs", type=Path, default=Path("runs/results/puzzle_alpha"), help="checkpoints")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads (default: all)")
@@ -43,10 +48,13 @@ def main() -> int:
     torch.set_num_threads(options.threads)
     try:
         base = make_experiment(options.data, options.seed, progress=sys.stderr.isatty())
-        config = replace(base.config, epochs=options.epochs or base.config.epochs, puzzle_start=options.start)
-        if options.freeze is not None:
-            config = replace(config, freeze_stages=options.freeze)
-        base = replace(base, config=config, pictures=options.pictures)
+        config = replace(base.config, puzzle_start=options.start)
+        config = replace(config, **parse_changes(options.changes, config.to_dict()))
+        train, scored = sample_names("trainaug")[:: options.every], sample_names("train")
+        scored = [scored[index] for index in spread(len(scored), options.masks or len(scored))]
+        base = replace(
+            base, config=config, root=sample_with_lists(options.runs / "VOC2012", trainaug=train, train=scored)
+        )
         rows = cam_rows(base, "CAM", options.runs)
         for alpha in options.alphas:
             out = options.runs / f"alpha_{alpha:g}"
@@ -80,10 +88,10 @@ def write(rows: list[Row], experiment: Experiment, options: argparse.Namespace) 
     settings = asdict(experiment.config) | {"weights": Path(experiment.config.weights).name}
     words = ["python", f"data_scripts/{Path(__file__).name}", "--alphas", *(f"{alpha:g}" for alpha in options.alphas)]
     words += ["--data", options.data, "--start", str(options.start)]
-    words += ["--seed", str(options.seed), "--threads", str(options.threads)]
-    for option in ("epochs", "freeze", "pictures"):
-        value = getattr(options, option)
-        words += [] if value is None else [f"--{option}", str(value)]
+    for change in options.changes:
+        words += ["--set", change]
+    words += ["--seed", str(options.seed), "--every", str(options.every), "--threads", str(options.threads)]
+    words += [] if options.masks is None else ["--masks", str(options.masks)]
     tables.write_results(options.out, rows, command=shlex.join(words), config=settings, log=log)
 
 

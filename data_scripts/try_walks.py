@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from make_multistage_results import some_photographs
 from make_results import VOC_6
+from photograph_lists import sample_names, sample_with_lists
 from run_logs import merge_logs
 from torch import Tensor
 
@@ -66,7 +66,7 @@ def main() -> int:
     rows: list[Row] = []
     curves: list[dict[str, Any]] = []
     try:
-        root = some_photographs(options.runs / "VOC2012", every=options.every)
+        root = sample_with_lists(options.runs / "VOC2012", train=sample_names("train")[:: options.every])
         dataset = VocDataset(root, "train", masks=True)
         for path in options.checkpoints:
             checkpoint = load_checkpoint(path)
