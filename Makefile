@@ -76,10 +76,9 @@ results-creatures: $(READY) ## regenerate results/creatures: every row, three se
 results-multistage: $(READY) ## regenerate results/creatures_multistage, from the networks of results-creatures
 	$(PY) data_scripts/make_multistage_results.py creatures
 
-results-voc-sample: $(READY) ## regenerate results/voc_sample and _puzzle (set RSEPM_EDU_VOC_SAMPLE and _WEIGHTS)
+results-voc-sample: $(READY) ## CAM, RS and RS + EPM on a sample of photographs, on a CPU (set RSEPM_EDU_VOC_SAMPLE and _WEIGHTS)
 	@test -n "$$RSEPM_EDU_VOC_SAMPLE" || { echo 'set RSEPM_EDU_VOC_SAMPLE to a VOC2012 folder' >&2; exit 2; }
 	$(PY) data_scripts/make_results.py voc-sample
-	$(PY) data_scripts/make_results.py voc-sample-puzzle
 
 results-voc-sample-gpu: $(READY) ## and with everything trained, three seeds, walks and CRF, on a GPU (set RSEPM_EDU_WEIGHTS too)
 	@test -n "$$RSEPM_EDU_VOC_SAMPLE" || { echo 'set RSEPM_EDU_VOC_SAMPLE to a VOC2012 folder' >&2; exit 2; }

@@ -1,9 +1,10 @@
 """What a random walk does to the seeds of photographs, step by step, by either network and either kind of labels.
 
     python data_scripts/try_walks.py cam/last.pt rs/last.pt --every 4 --threads 1 --out results/voc_sample_walks
+    python data_scripts/try_walks.py … --labels published --unscaled --clear-edges …     IRNet's walk as published
 
-For each run the seeds of every N-th picture of train walk 0, 8, … 256 steps (the published walk's: small photographs
-are seen enlarged to its size) by a network that has learnt from confident labels: at the published 0.30 and 0.05, and
+For each run the seeds of every N-th picture of train walk 0, 8, … 256 steps (--steps; small photographs are seen
+enlarged to the published size) by a network that has learnt from confident labels: at the published 0.30 and 0.05, or
 at the seeds' own θ with margins. Rows have θ chosen by colour, the greatest θ that is nearly as good by colour, or the
 oracle's; curve.json has the mask-free score too.
 """
@@ -56,6 +57,7 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=20, help="of the walk networks (default: 20)")
     parser.add_argument("--walks", nargs="+", default=["boundary", "affinity"], help="networks (default: both)")
     parser.add_argument("--labels", nargs="+", choices=tuple(LABELS), default=list(LABELS), help="default: both")
+    parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS), help="0 is the seed (default: 0 8 … 256)")
     parser.add_argument("--clear-edges", action="store_true", help="multiply the seed by (1 - edge), as IRNet does")
     parser.add_argument("--unscaled", action="store_true", help="radius 5 and the steps as they are, on any map")
     parser.add_argument("--runs", type=Path, default=Path("runs/results/walks"), help="stages' files")
@@ -73,17 +75,19 @@ def main() -> int:
             seed_map: SeedMap = options.map or ("decoder" if "decoder" in checkpoint.learnt else "cam")
             name = name_of(checkpoint.config, seed_map)
             for labels, walk in product(options.labels, options.walks):
-                config = settings(seed_map, walk, options.epochs, LABELS[labels])
-                out = options.runs / name.replace(" ", "_") / labels
+                stages = LABELS[labels] | {"walk": walk, "walk_scaled": not options.unscaled}
+                config = settings(seed_map, options.epochs, stages | {"walk_clears_edges": options.clear_edges})
+                place = f"{labels}{'_unscaled' if options.unscaled else ''}{'_cleared' if options.clear_edges else ''}"
+                out = options.runs / name.replace(" ", "_") / place
                 shared = out.parent / next(iter(LABELS)) / "1_seeds"
                 if shared.is_dir() and not (out / shared.name).exists():
                     shutil.copytree(shared, out / shared.name)
                 run = Multistage(checkpoint, root, out, config, name=name, progress=sys.stderr.isatty())
-                found = curve(run, dataset, scaled=not options.unscaled, clear_edges=options.clear_edges)
+                found = curve(run, dataset, options.steps)
                 rows += [row for _, of_steps in found for row in of_steps]
                 curves += [information for information, _ in found]
                 write(rows, curves, config, options)
-                print(tables.text(rows[-3 * len(STEPS) :]), flush=True)
+                print(tables.text(rows[-3 * len(options.steps) :]), flush=True)
     except UserError as error:
         print(f"{Path(__file__).name}: {error}", file=sys.stderr)
         return 2
@@ -100,22 +104,18 @@ def name_of(config: TrainConfig, seed_map: SeedMap) -> str:
     ]
 
 
-def settings(seed_map: SeedMap, walk: Any, epochs: int, stages: dict[str, Any]) -> MultistageConfig:
+def settings(seed_map: SeedMap, epochs: int, stages: dict[str, Any]) -> MultistageConfig:
     """Those of voc-sample-cpu for pictures whose tags are enough, with longer training."""
-    config = MultistageConfig.preset(
-        "voc-sample-cpu", **{"split": "train", "seed_map": seed_map, "walk": walk, **stages}
-    )
+    config = MultistageConfig.preset("voc-sample-cpu", **{"split": "train", "seed_map": seed_map, **stages})
     return replace(config, walk=replace(config.walk, epochs=epochs))
 
 
-def curve(
-    run: Multistage, dataset: VocDataset, *, scaled: bool, clear_edges: bool
-) -> list[tuple[dict[str, Any], list[Row]]]:
+def curve(run: Multistage, dataset: VocDataset, counts: list[int]) -> list[tuple[dict[str, Any], list[Row]]]:
     """By number of steps: what is known without masks, and the rows."""
-    network, seeds, kind = run.walk_network, run.seeds, run.config.stages.walk
+    network, seeds, stages = run.walk_network, run.seeds, run.config.stages
     foreground, background = run.label_thresholds
-    sweeps = {steps: ThresholdSweep(len(dataset.classes)) for steps in STEPS}
-    colours = {steps: ColourInformation() for steps in STEPS}
+    sweeps = {steps: ThresholdSweep(len(dataset.classes)) for steps in counts}
+    colours = {steps: ColourInformation() for steps in counts}
     for index, name in enumerate(dataset.names):
         sample = dataset.sample(index, masks=True)
         image, mask = (sample[key].as_subclass(Tensor)[None] for key in ("image", "mask"))
@@ -123,23 +123,28 @@ def curve(
         seed = read_seed(seeds / f"{name}.npz")[None][:, present]
         on_device = seed.to(run.device)
         view = normalise(image.to(run.device))
-        view = published_view(view) if scaled else view
+        view = published_view(view) if stages.walk_scaled else view
         evidence = network.evidence(view)
         share = min(view.shape[2:]) / network.stride / (PUBLISHED_SIDE / network.published_stride)
-        for steps in STEPS:
-            radius, count = scaled_walk(5, steps, share) if scaled else (5, steps)
+        for steps in counts:
+            radius, count = scaled_walk(5, steps, share) if stages.walk_scaled else (5, steps)
             walked = seed
             if steps:
                 moved = network.walk_by(
-                    evidence, on_device, image.shape[2:], radius=radius, steps=count, clear_edges=clear_edges
+                    evidence,
+                    on_device,
+                    image.shape[2:],
+                    radius=radius,
+                    steps=count,
+                    clear_edges=stages.walk_clears_edges,
                 )
                 walked = moved.clamp(min=0).cpu()
                 walked = walked * (seed.amax() / walked.amax().clamp(min=1e-6))
             sweeps[steps].update(walked, mask, present)
             colours[steps].update(walked, image)
     found = []
-    for steps in STEPS:
-        name = f"{run.name} + {WALK_NAMES[kind]}, labels at {foreground:.2f} / {background:.2f}, {steps} steps"
+    for steps in counts:
+        name = f"{run.name} + {WALK_NAMES[stages.walk]}, labels at {foreground:.2f} / {background:.2f}, {steps} steps"
         best, oracle = sweeps[steps].best(dataset.classes, classes=VOC_6)
         rows = [Row.from_scores(name, oracle, threshold=best, oracle=True, seed=0)]
         threshold, bits = colours[steps].best()
@@ -160,11 +165,11 @@ def write(rows: list[Row], curves: list[dict[str, Any]], config: MultistageConfi
         *(f"{p.parent.name}/{p.name}" for p in options.checkpoints),
     ]
     words += ["--every", str(options.every), "--epochs", str(options.epochs), "--threads", str(options.threads)]
-    words += ["--labels", *options.labels]
+    words += ["--labels", *options.labels, "--steps", *map(str, options.steps)]
     words += ["--unscaled"] if options.unscaled else []
     words += ["--clear-edges"] if options.clear_edges else []
     words += ["--walks", *options.walks, "--out", f"results/{options.out.name}"]
-    config_of = config.to_dict() | {"every": options.every, "steps": STEPS, "labels": list(LABELS)}
+    config_of = config.to_dict() | {"every": options.every, "steps": options.steps, "labels": options.labels}
     tables.write_results(options.out, rows, command=shlex.join(words), config=config_of, log=log)
     atomic_write_text(options.out / "curve.json", json.dumps(curves, indent=1) + "\n")
 

@@ -111,7 +111,7 @@ RUN_PRESETS = {"creatures": "creatures-cpu", "mobilenet_v2": "voc-sample-cpu"}
 """Which preset goes with the backbone of a run; voc-gpu with all others."""
 
 LEAST_STEPS = 100
-"""Of a walk network whose settings nobody has named: with 90 it helped (results/voc_sample_multistage)."""
+"""Of a walk network whose settings nobody has named; 175 were enough for results/voc_sample_walks."""
 
 AFFINITY_RADIUS = 5
 """Of the pairs that AffinityNet learns from, as published; presets whose radius is smaller keep theirs."""

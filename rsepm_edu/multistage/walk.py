@@ -89,7 +89,7 @@ WALK_PRESETS: dict[str, WalkConfig] = {
         workers=0,
     ),
     # Photographs with a short side of 224, above the MobileNetV2 of the single-stage network. What the walk it leads
-    # does to seeds: results/voc_sample_multistage.
+    # does to seeds: results/voc_sample_walks.
     "voc-sample-cpu": WalkConfig(
         radius=5,
         backbone="mobilenet_v2",

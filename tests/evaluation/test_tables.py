@@ -134,7 +134,7 @@ def test_tables_written_before_there_was_a_choice_are_read(tmp_path):
     assert [row.choice for row in read_rows(tmp_path / "table.json")] == ["oracle", "oracle", "none", "colour"]
 
 
-@pytest.mark.parametrize("folder", ["creatures", "creatures_free_seed", "creatures_short_warmup", "voc_sample"])
+@pytest.mark.parametrize("folder", ["creatures", "creatures_free_seed", "creatures_short_warmup", "voc_sample_gpu"])
 def test_the_tables_of_the_repository_are_read(folder):
     rows = read_rows(RESULTS / folder / "table.json")
     assert rows and {row.choice for row in rows if row.oracle} == {"oracle"}
