@@ -19,6 +19,10 @@ from rsepm_edu.training.config import Settings, TrainConfig
 
 Walk = Literal["boundary", "affinity", "none"]
 
+FULL_MARGINS = 0.40
+"""The θ from which the margins of the confident labels count in full; those of a smaller θ are smaller in proportion
+(ours). The seeds of photographs have such a θ; that of a CAM which is high on heads alone can be 0.02."""
+
 
 @dataclass(frozen=True)
 class StageConfig(Settings):
@@ -36,7 +40,7 @@ class StageConfig(Settings):
     # colour (``high_threshold``), with a margin (ours: IRNet's 0.30 and 0.05 are right for its seeds alone)
     foreground: float | None = None
     background: float | None = None
-    margins: tuple[float, float] = (0.15, 0.10)  # above and below that θ (ours, after what users report)
+    margins: tuple[float, float] = (0.15, 0.10)  # above and below a θ ≥ FULL_MARGINS (ours, after what users report)
     walk_radius: int = 5  # of the pairs, in positions [I]
     walk_steps: int = 64  # (ours: [I]'s 256 go too far, by masks, an ORACLE, and by colour: results/voc_sample_walks)
     walk_scaled: bool = True  # as far over each picture as over one of IRNet's size, smaller ones seen enlarged (ours)
@@ -85,11 +89,8 @@ STAGE_PRESETS: dict[str, StageConfig] = {
         split="train",
         scales=NEAR_SCALES,
         seed_stride=1,
-        foreground=0.30,
-        background=0.05,
         walk_steps=32,
         walk_scaled=False,
-        walk_clears_edges=True,
         label_sigmas=(1.0, 13.0, 5.0),
         final_sigmas=(1.0, 17.0, 3.0),
         final_scales=NEAR_SCALES,

@@ -36,7 +36,7 @@ from rsepm_edu.evaluation.thresholds import THRESHOLDS
 from rsepm_edu.files import atomic_write_text
 from rsepm_edu.models.affinity import WalkNetwork
 from rsepm_edu.models.segmenters import Head, Segmenter
-from rsepm_edu.multistage.config import MultistageConfig, Walk
+from rsepm_edu.multistage.config import FULL_MARGINS, MultistageConfig, Walk
 from rsepm_edu.multistage.judging import high_threshold, mask_information, seed_information, segmenter_information
 from rsepm_edu.multistage.labelled import LabelledConfig
 from rsepm_edu.multistage.records import claim, digest, fingerprint, training_settings
@@ -133,18 +133,19 @@ class Multistage:
     def label_thresholds(self) -> tuple[float, float]:
         """Background scores of the confident labels' two passes: those of the settings, else the seeds' θ with margins.
 
-        Their θ is that of pseudo masks, ``high_threshold``: the best by colour alone is too low for margins.
+        Their θ is that of pseudo masks, ``high_threshold``: the best by colour alone is too low for margins. Those of a
+        θ below ``FULL_MARGINS`` are smaller in proportion.
 
         Raises:
             UserError: the one that is given is on the wrong side of the one that is not.
         """
         stages = self.config.stages
         foreground, background = stages.foreground, stages.background
-        above, below = stages.margins
-        if foreground is None:
-            foreground = min(0.95, round(high_threshold(self.seed_colours) + above, 2))
-        if background is None:
-            background = max(0.0, round(high_threshold(self.seed_colours) - below, 2))
+        if foreground is None or background is None:
+            theta = high_threshold(self.seed_colours)
+            above, below = (margin * min(1, theta / FULL_MARGINS) for margin in stages.margins)
+            foreground = min(0.95, round(theta + above, 3)) if foreground is None else foreground
+            background = max(0.0, round(theta - below, 3)) if background is None else background
         if not background < foreground:
             raise UserError(f"background, foreground: expected background < foreground, got {background}, {foreground}")
         return foreground, background

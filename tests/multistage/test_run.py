@@ -317,9 +317,40 @@ def test_confident_labels_follow_the_seeds_own_threshold(
         return Multistage(single, blind, out, change(settings, **stages), device="cpu", progress=False).label_thresholds
 
     assert thresholds() == (0.3, 0.05)
-    assert thresholds(foreground=None, background=None) == pytest.approx((theta + 0.15, max(0, theta - 0.10)))
-    assert thresholds(foreground=None, margins=(0.2, 0.1)) == pytest.approx((theta + 0.2, 0.05))
-    assert thresholds(foreground=None, background=None, margins=(0.95, 0.9)) == (0.95, 0.0)
+    share = min(1, theta / 0.40)
+    wanted = round(theta + 0.15 * share, 3), round(theta - 0.10 * share, 3)
+    assert thresholds(foreground=None, background=None) == wanted
+    assert thresholds(foreground=None, margins=(0.2, 0.1)) == (round(theta + 0.2 * share, 3), 0.05)
+    assert thresholds(foreground=None, background=None, margins=(0.99, 0.9))[1] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("theta", "labels"), [(0.02, (0.028, 0.015)), (0.20, (0.275, 0.15)), (0.40, (0.55, 0.30)), (0.90, (0.95, 0.80))]
+)
+def test_margins_of_a_small_threshold_are_smaller(
+    theta: float,
+    labels: tuple[float, float],
+    single: Path,
+    blind: Path,
+    settings: MultistageConfig,
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("rsepm_edu.multistage.run.high_threshold", lambda criterion: theta)
+    out = shutil.copytree(finished, tmp_path / "out")
+    own = change(settings, foreground=None, background=None)
+    assert Multistage(single, blind, out, own, device="cpu", progress=False).label_thresholds == labels
+
+
+def test_a_given_threshold_must_leave_room(
+    single: Path, blind: Path, settings: MultistageConfig, finished: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(finished, tmp_path / "out")
+
+    def thresholds(**stages: Any) -> tuple[float, float]:
+        return Multistage(single, blind, out, change(settings, **stages), device="cpu", progress=False).label_thresholds
+
     message = error_of(lambda: thresholds(foreground=None, background=0.99))
     assert message.startswith("background, foreground: expected background < foreground, got 0.99, ")
 
