@@ -27,6 +27,7 @@ TABLES: dict[str, tuple[str, tuple[Branch, ...]]] = {
     "voc-sample": ("voc-sample", ABLATION),
     "voc-sample-gpu": ("voc-sample-gpu", ABLATION),
     "voc-sample-gpu-mixings": ("voc-sample-gpu", EVERY_MIXING),
+    "voc-sample-puzzle": ("voc-sample", PUZZLE),
 }
 """By name: the data set, whose runs are shared by all its tables, and what is trained and scored on it."""
 VOC_6 = ("cat", "cow", "dog", "horse", "person", "sheep")
