@@ -11,6 +11,7 @@ import argparse
 import shlex
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -26,22 +27,27 @@ from rsepm_edu.errors import UserError
 from rsepm_edu.evaluation import tables
 from rsepm_edu.evaluation.tables import Row
 from rsepm_edu.files import atomic_write_text
+from rsepm_edu.methods.mixing import Mixed
 from rsepm_edu.training.experiments import Experiment, branch_point, train_branch
 from rsepm_edu.training.keeping import LAST
 from rsepm_edu.training.mixings import MIXINGS
 
 
-def at(certain: float, uncertain: float, *args: Any, **settings: Any) -> Any:
+def mix_at(certain: float, uncertain: float) -> Callable[..., Mixed]:
     """EPM with thresholds of its own, whatever those of RecurSeed are."""
-    return mix_with(*args, **settings | {"certain": certain, "uncertain": uncertain})
+
+    def mix(*args: Any, **settings: Any) -> Mixed:
+        return mix_with(*args, **settings | {"certain": certain, "uncertain": uncertain})
+
+    return mix
 
 
 CHANGES = {
     "half": ("half of the classes pasted", partial(mix_with, half=True)),
-    "t55_10": ("CF at 0.10 / 0.55", partial(at, 0.55, 0.10)),
-    "t55_20": ("CF at 0.20 / 0.55", partial(at, 0.55, 0.20)),
-    "t55_40": ("CF at 0.40 / 0.55", partial(at, 0.55, 0.40)),
-    "t50_50": ("no void: CF at 0.50", partial(at, 0.50, 0.499)),
+    "t55_10": ("CF at 0.10 / 0.55", mix_at(0.55, 0.10)),
+    "t55_20": ("CF at 0.20 / 0.55", mix_at(0.55, 0.20)),
+    "t55_40": ("CF at 0.40 / 0.55", mix_at(0.55, 0.40)),
+    "t50_50": ("no void: CF at 0.50", mix_at(0.50, 0.499)),
 }
 """By folder of its runs: what is changed, and EPM so changed."""
 
