@@ -42,7 +42,7 @@ def mix_at(certain: float, uncertain: float) -> Callable[..., Mixed]:
     return mix
 
 
-CHANGES = {
+CHANGES: dict[str, tuple[str, Callable[..., Mixed]]] = {
     "half": ("half of the classes pasted", partial(mix_with, half=True)),
     "t55_10": ("CF at 0.10 / 0.55", mix_at(0.55, 0.10)),
     "t55_20": ("CF at 0.20 / 0.55", mix_at(0.55, 0.20)),
