@@ -345,9 +345,9 @@ def test_what_a_user_can_get_wrong(
         (("evaluate", run / LAST, "--root", creatures, "--map", "cam"), "--map: expected with --boundary or --cases"),
         (("choose", run / LAST, "--root", creatures, "--pictures", "0"), "--pictures: expected at least 1, got 0"),
         (("choose", picture, "--root", creatures), "expected a whole checkpoint"),
-        (("segment", run / LAST, tmp_path / "none.jpg", "--out", out), "expected a picture, got no such file"),
+        (("segment", run / LAST, tmp_path / "none.jpg", "--out", out), "expected an image, got no such file"),
         (("segment", run / LAST, creatures / "ImageSets", "--out", out), "expected a folder with JPEG or PNG files"),
-        (("segment", run / LAST, picture, picture, "--out", out), "expected pictures of different names"),
+        (("segment", run / LAST, picture, picture, "--out", out), "expected images with different names"),
     ]
     for arguments, message in cases:
         line = fails(capsys, *arguments)

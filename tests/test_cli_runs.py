@@ -77,7 +77,7 @@ def test_a_run_leaves_the_scores_of_its_maps_by_which_segment_chooses(
     assert cli.main(["segment", str(rs / "last.pt"), str(picture), "--out", str(tmp_path), "--quiet"]) == 0
     told = capsys.readouterr().out.splitlines()[0]
     best = max(scores_of(rs), key=lambda pair: pair[1])[0]
-    assert told == f"{best}, chosen by colour on 8 of the run's 8 pictures (map_scores.json), without masks"
+    assert told == f"{best}, chosen by colour on 8 of the run's 8 training images (map_scores.json), without masks"
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -115,7 +115,7 @@ def test_runs_of_the_same_name_are_told_apart(rs: Path, tmp_path: Path, capsys: 
     assert cli.main(["compare", str(rs), str(tmp_path / "other" / "rs")]) == 0
     printed = capsys.readouterr().out
     assert f"\n{rs.parent.name}/rs " in printed and "\nother/rs " in printed
-    assert "other/rs: no scores; rsepm-edu evaluate " in printed
+    assert "other/rs: no scores; to add some: rsepm-edu evaluate " in printed
 
 
 def test_scores_of_several_tables_are_told_apart(rs: Path, tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_report_is_one_page_that_needs_nothing_else(
             assert picture.width > 300
     assert all(attrs.get("alt") for tag, attrs in page.tags if tag == "img")
     assert not {tag for tag, _ in page.tags} & {"link", "script", "iframe"} and "http" not in out.read_text("utf-8")
-    for told in ("cam → rs → rs+epm · 3 of 3 epochs", "41.25", "Worst of 3 pictures of val", "pictures per optimiser"):
+    for told in ("cam → rs → rs+epm · 3 of 3 epochs", "41.25", "Worst of 3 images of val", "pictures per optimiser"):
         assert told in page.text
 
 
@@ -206,7 +206,7 @@ def test_report_leaves_out_what_is_not_there_and_says_so(rs: Path, tmp_path: Pat
     (run / "config.json").write_text(json.dumps(config))
     assert cli.main(["report", str(run)]) == 0
     page = Page((run / "report.html").read_text("utf-8"))
-    for told in ("<b>&run", "None yet:", "The run has left no panels.", "--root DATA shows them"):
+    for told in ("<b>&run", "None yet:", "The run has left no panels.", "report RUN --root DATA"):
         assert told in page.text
     assert "w.pth" in page.text and "somewhere" not in page.text
 

@@ -115,7 +115,7 @@ def test_to_go_on_is_offered_where_there_is_something_to_go_on_from(tmp_path: Pa
     options = argparse.Namespace(command="train", out=tmp_path)
     assert cli._goes_on(options) == ""
     (tmp_path / "last.pt").touch()
-    assert cli._goes_on(options) == "; train --resume goes on from there"
+    assert cli._goes_on(options) == "; train --resume continues from there"
     assert cli._goes_on(argparse.Namespace(command="evaluate")) == ""
 
 

@@ -76,9 +76,9 @@ def test_the_choice_is_named_and_a_decoder_that_was_not_trained_is_not_chosen(
     for name, maps in (("whole", ("cam", "decoder")), ("early", ("cam",))):
         assert run(networks / f"{name}.pt", photos, "--out", tmp_path / name) == 0
         told, out = capsys.readouterr().out.splitlines()
-        why = "(its run has stored no scores of this checkpoint)"
+        why = "(there are no stored scores for this checkpoint)"
         assert told.startswith(maps) and told.endswith(
-            f", chosen by colour on 3 of these 3 pictures {why}, without masks"
+            f", chosen by colour on 3 of these 3 images {why}, without masks"
         )
         assert out == str(tmp_path / name)
         assert json.loads((tmp_path / name / "segment.json").read_text())["recipe"]["map"] in (*maps, "argmax")
@@ -106,11 +106,11 @@ def test_the_scores_that_the_run_has_stored_decide(
         assert run(run_with_scores, photos, "--out", tmp_path / f"out{number}", *options) == 0
         return capsys.readouterr().out.splitlines()[0]
 
-    why = ", chosen by colour on 25 of the run's 900 pictures (map_scores.json), without masks"
+    why = ", chosen by colour on 25 of the run's 900 training images (map_scores.json), without masks"
     assert told(0) == f"cam + PAMR at θ 0.41{why}"
     assert told(1, "--no-pamr") == f"decoder at θ 0.31{why}"
     assert told(2, "--map", "decoder", "--pamr", "--crf") == f"decoder + PAMR at θ 0.11 + CRF{why}"
-    assert told(3, "--threshold", "colour").endswith(", chosen by colour on 3 of these 3 pictures, without masks")
+    assert told(3, "--threshold", "colour").endswith(", chosen by colour on 3 of these 3 images, without masks")
     stored = tmp_path / "map_scores.json"
     stored.write_text(stored.read_text().replace('"score": 0.25', '"score": 0.5'))
     assert told(4) == f"decoder (arg-max){why}"
@@ -121,7 +121,7 @@ def test_scores_of_another_state_of_the_run_do_not_count(
 ) -> None:
     shutil.copy(networks / "early.pt", run_with_scores)
     assert run(run_with_scores, photos, "--out", tmp_path / "out") == 0
-    assert "on 3 of these 3 pictures (its run has stored no scores of this checkpoint)" in capsys.readouterr().out
+    assert "on 3 of these 3 images (there are no stored scores for this checkpoint)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"maps": [], "seen": 1, "pictures": 1}', '{"maps": [{"recipe": 3}]}'])
@@ -154,8 +154,8 @@ def test_options_that_do_not_go_together(
     tags = tmp_path / "tags.csv"
     for text, message in (
         ("p0,bear\n", "line 1: expected classes of cat, dog, owl, got 'bear'"),
-        ("p0,cat\n\np0,dog\n", "line 3: expected each picture once, got p0 again"),
-        ("p0,cat\np1\n", "expected a line for every picture, got none for p2.jpg"),
+        ("p0,cat\n\np0,dog\n", "line 3: expected each image once, got p0 again"),
+        ("p0,cat\np1\n", "expected a line for every image, got none for p2.jpg"),
     ):
         tags.write_text(text)
         assert message in refused(capsys, *begin, "--tags", tags)
@@ -217,7 +217,7 @@ def test_a_broken_picture_does_not_stop_the_others(
     assert run(networks / "whole.pt", photos, "--out", tmp_path / "out") == 1
     said = capsys.readouterr()
     assert said.err.splitlines()[0].startswith(f"rsepm-edu segment: {photos / 'p1.jpg'}: expected a ")
-    assert said.err.splitlines()[1:] == ["rsepm-edu segment: 1 of 3 pictures could not be done"]
+    assert said.err.splitlines()[1:] == ["rsepm-edu segment: 1 of 3 images failed"]
     assert sorted(path.name for path in (tmp_path / "out").glob("p?.png")) == ["p0.png", "p2.png"]
     assert f"{photos / 'p1.jpg'}: expected a" in refused(
         capsys, networks / "whole.pt", photos / "p1.jpg", "--out", tmp_path / "one"
@@ -240,7 +240,7 @@ def test_what_is_done_is_not_done_again_unless_asked(
     assert run(*begin) == 0 and len(done) == 5
     assert capsys.readouterr().out.splitlines()[:2] == [
         told,
-        "1 of 3 pictures are done already (--again does them anew)",
+        "1 of 3 images are done already (--again repeats them)",
     ]
     assert not list(out.glob(".*"))
     line = refused(capsys, *begin, "--crf")
@@ -284,7 +284,7 @@ def test_large_pictures_are_told_of_and_keep_their_size(
     Image.new("RGB", (300, 90), (200, 10, 10)).save(tmp_path / "wide.png")
     options = ("--map", "cam", "--threshold", "0.2", "--longest", "100")
     assert run(networks / "whole.pt", tmp_path / "wide.png", "--out", tmp_path / "out", *options) == 0
-    assert "wide.png: 300×90 pixels, seen with a longer side of 100 (--longest)" in capsys.readouterr().err
+    assert "wide.png: 300×90 pixels, resized to a longer side of 100 (--longest)" in capsys.readouterr().err
     assert read_mask(tmp_path / "out" / "wide.png").shape == (90, 300)
     with Image.open(tmp_path / "out" / "wide_overlay.png") as overlay:
         assert overlay.size == (100, 30)

@@ -20,18 +20,18 @@ from rsepm_edu.errors import UserError
 from rsepm_edu.interrupts import one_line_at_an_interrupt
 
 COMMANDS = {
-    "demo": "train RS+EPM on Creatures, print its table, write pictures",
-    "train": "train on pictures with tags; no masks",
-    "settings": "every setting of train, with its meaning",
+    "demo": "train RS + EPM on Creatures and show what it has learnt",
+    "train": "train on images with tags, without masks",
+    "settings": "print every setting, with its meaning",
     "evaluate": "score a checkpoint on a split with masks",
     "choose": "rank checkpoints and choose thresholds without masks",
-    "segment": "write masks and overlays for any pictures",
-    "multistage": "pseudo masks of a checkpoint train a DeepLab",
-    "compare": "several runs in one table and one figure",
-    "report": "a run as one page of HTML",
-    "export": "a checkpoint as an ONNX file",
+    "segment": "write masks and overlays for any images",
+    "multistage": "train a DeepLab on the pseudo masks of a checkpoint",
+    "compare": "compare runs in one table and one figure",
+    "report": "write a run as one HTML page",
+    "export": "write a checkpoint as an ONNX file",
     "lab": "open the lessons in JupyterLab",
-    "check": "check the exercises in students' notebooks",
+    "check": "grade the exercises in students' notebooks",
 }
 """What each does; each has a module of its name here, with ``run``, and one in arguments/, with ``add_command``."""
 
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rank, processes = _launched()
     try:
         if processes > 1 and options.command not in SHARED:
-            raise UserError(f"processes: expected 1, got {processes}; torchrun serves {' and '.join(SHARED)} alone")
+            raise UserError(f"processes: expected 1, got {processes}; torchrun works only with {' and '.join(SHARED)}")
         with _told_on_stderr(quiet=getattr(options, "quiet", False)):
             return command.run(options) or 0
     except UserError as error:
@@ -164,7 +164,7 @@ def _goes_on(options: argparse.Namespace) -> str:
     again = AGAIN.get(options.command)
     if options.command == "train" and (Path(options.out) / "last.pt").is_file():
         again = "train --resume"
-    return "" if again is None else f"; {again} goes on from there"
+    return "" if again is None else f"; {again} continues from there"
 
 
 def _launched() -> tuple[int, int]:

@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> None:
     print(NOTE)
     for name, one in runs.items():
         if not one.scores:
-            print(f"{name}: no scores; rsepm-edu evaluate {one.folder}/last.pt --out {one.folder}/table makes them")
+            print(f"{name}: no scores; to add some: rsepm-edu evaluate {one.folder}/last.pt --out {one.folder}/table")
     if options.out is not None:
         lines = [line for table in tables if table[1] for line in [*markdown_table(*table), ""]]
         atomic_write_text(options.out / "compare.md", "\n".join([*lines, f"{NOTE}.\n"]))

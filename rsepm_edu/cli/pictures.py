@@ -44,7 +44,7 @@ def find_pictures(given: Sequence[Path]) -> list[Path]:
         elif path.is_file():
             paths.append(path)
         else:
-            raise UserError(f"{path}: expected a picture, got no such file")
+            raise UserError(f"{path}: expected an image, got no such file")
     return paths
 
 
@@ -70,7 +70,7 @@ def plan(pictures: Sequence[Path], out: Path, read: Iterable[Path]) -> list[Job]
                 raise UserError(f"--out: expected a folder in which no input is overwritten, got {out} for {path}")
             if identity in written:
                 raise UserError(
-                    f"{picture}: expected pictures of different names, got {path.name} from {written[identity]} too"
+                    f"{picture}: expected images with different names, got {path.name} from {written[identity]} too"
                 )
             written[identity] = picture
         jobs.append(job)
@@ -109,12 +109,12 @@ def read_tags(path: Path, pictures: Sequence[Path], classes: Sequence[str]) -> d
         if unknown:
             raise UserError(f"{path}, line {number}: expected classes of {', '.join(classes)}, got {unknown[0]!r}")
         if name in by_name:
-            raise UserError(f"{path}, line {number}: expected each picture once, got {name} again")
+            raise UserError(f"{path}, line {number}: expected each image once, got {name} again")
         by_name[name] = torch.tensor([float(known in tagged) for known in classes])
     tags = {}
     for picture in pictures:
         found = by_name.get(picture.name, by_name.get(picture.stem))
         if found is None:
-            raise UserError(f"{path}: expected a line for every picture, got none for {picture.name}")
+            raise UserError(f"{path}: expected a line for every image, got none for {picture.name}")
         tags[picture] = found
     return tags

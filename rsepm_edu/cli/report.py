@@ -33,9 +33,9 @@ def run(options: argparse.Namespace) -> None:
     root = _root(options, folder) if options.cases else None
     cases: dict[str, Figure] = {}
     if not options.cases:
-        note = "Left out."
+        note = "Not shown (--no-cases)."
     elif root is None:
-        note = "Left out: rsepm-edu report RUN --root DATA shows them, from a data set with masks."
+        note = "Not shown. To show them, from a data set with masks: rsepm-edu report RUN --root DATA"
     else:
         cases, note = _cases(options, folder, root)
     atomic_write_text(out, run_page(folder, cases, note))
@@ -72,8 +72,8 @@ def _cases(options: argparse.Namespace, folder: RunFolder, root: Path) -> tuple[
     for title, cases in (("Worst", extremes.worst), ("Best", extremes.best)):
         if cases:
             images = [dataset.sample(dataset.names.index(case.name), masks=False)["image"] for case in cases]
-            figures[f"{title} of {len(dataset)} pictures of {options.split}"] = cases_panel(
+            figures[f"{title} of {len(dataset)} images of {options.split}"] = cases_panel(
                 cases, images, dataset.classes
             )
-    note = f"Shown: {made}. The number beside a picture is its own mean IoU, in %: it sorts, and is never averaged."
+    note = f"Shown: {made}. The number beside an image is its own mean IoU in %, used only for sorting."
     return figures, note

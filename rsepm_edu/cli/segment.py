@@ -60,14 +60,14 @@ def run(options: argparse.Namespace) -> int:
     made_since = (options.out / RECORD).stat().st_mtime  # older files were made with what an earlier record said
     todo = [job for job in jobs if options.again or not job.done(made_since)]
     if len(todo) < len(jobs):
-        print(f"{len(jobs) - len(todo)} of {len(jobs)} pictures are done already (--again does them anew)", flush=True)
+        print(f"{len(jobs) - len(todo)} of {len(jobs)} images are done already (--again repeats them)", flush=True)
     failed = segment_all(network, todo, recipe, tags, progress=shows_bars(options), **settings)
     if failed and len(jobs) == 1:
         raise failed[0]
     for error in failed:
         print(f"rsepm-edu segment: {error}", file=sys.stderr)
     if failed:
-        print(f"rsepm-edu segment: {len(failed)} of {len(jobs)} pictures could not be done", file=sys.stderr)
+        print(f"rsepm-edu segment: {len(failed)} of {len(jobs)} images failed", file=sys.stderr)
     print(options.out)
     return 1 if failed else 0
 
@@ -133,7 +133,7 @@ def _recorded(options: argparse.Namespace, asked: dict[str, Any]) -> tuple[Recip
     if differs is not None:
         raise UserError(
             f"{path}: expected {differs} = {before.get(differs)!r} as for the masks there, got {asked[differs]!r} "
-            f"(--again makes all anew, another --out keeps both)"
+            f"(--again replaces all, another --out keeps both)"
         )
     return recipe, told
 
@@ -159,14 +159,14 @@ def _recipe(
     if stored is not None:
         known = [scored for scored in stored.scores if scored[0].map in maps and scored[0].pamr in pamrs]
         recipe = best_recipe(known, crf=options.crf)
-        seen = f"{stored.seen} of the run's {stored.pictures} pictures"
+        seen = f"{stored.seen} of the run's {stored.pictures} training images"
         return recipe, f"{recipe}, chosen by colour on {seen} ({FILE}), without masks"
     looked_at = [pictures[index] for index in spread(len(pictures), CHOOSE)]
 
     broken = []
 
     def readable() -> Iterator[tuple[Tensor, Tensor | None]]:
-        for path in tqdm(looked_at, desc="choosing", unit="picture", disable=not shows_bars(options), leave=False):
+        for path in tqdm(looked_at, desc="choosing", unit="image", disable=not shows_bars(options), leave=False):
             try:
                 image = read_image(path)
             except UserError as error:  # told at the end, with all that could not be done
@@ -174,13 +174,13 @@ def _recipe(
                 continue
             yield image, tags.get(path)
 
-    with memory_advice("pictures"):
+    with memory_advice("images"):
         scored = score_recipes(network, readable(), maps=maps, pamrs=pamrs, **settings)
     if len(broken) == len(looked_at):
         raise broken[0]
     recipe, count = best_recipe(scored, crf=options.crf), len(looked_at) - len(broken)
-    why = "" if options.threshold == COLOUR else " (its run has stored no scores of this checkpoint)"
-    return recipe, f"{recipe}, chosen by colour on {count} of these {len(pictures)} pictures{why}, without masks"
+    why = "" if options.threshold == COLOUR else " (there are no stored scores for this checkpoint)"
+    return recipe, f"{recipe}, chosen by colour on {count} of these {len(pictures)} images{why}, without masks"
 
 
 def segment_all(
@@ -210,7 +210,7 @@ def segment_all(
     """
     failed = []
     shown = 0
-    for number, job in enumerate(tqdm(jobs, desc="segmenting", unit="picture", disable=not progress, leave=False)):
+    for number, job in enumerate(tqdm(jobs, desc="segmenting", unit="image", disable=not progress, leave=False)):
         try:
             image = read_image(job.picture)
             with memory_advice(str(job.picture)):
@@ -224,7 +224,7 @@ def segment_all(
             shown += 1
             if shown == 1:
                 height, width = labels.shape
-                told = f"{job.picture}: {width}×{height} pixels, seen with a longer side of {longest} (--longest)"
+                told = f"{job.picture}: {width}×{height} pixels, resized to a longer side of {longest} (--longest)"
                 tqdm.write(f"{told}; so are all larger ones", file=sys.stderr)
             image, drawn = _shrunk(image, labels, longest)
         else:
@@ -237,7 +237,7 @@ def segment_all(
             reason = error.strerror or str(error)
             raise UserError(
                 f"{job.mask}: expected to write a mask, got: {reason}; "
-                f"{number - len(failed)} of {len(jobs)} pictures are done, the same command goes on from there"
+                f"{number - len(failed)} of {len(jobs)} images are done, the same command resumes from there"
             ) from error
     return failed
 

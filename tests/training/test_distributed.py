@@ -276,7 +276,7 @@ def test_a_run_that_loses_a_worker_ends_as_if_nothing_had_happened(together: Pat
 def test_two_machines_are_two_torchruns_that_meet(
     together: Path, configs: dict[str, TrainConfig], creatures: Path, tmp_path: Path
 ) -> None:
-    """With the command of docs/training.md, on one machine's loopback; a process on each."""
+    """With the command of docs/many_gpus.md, on one machine's loopback; a process on each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -357,7 +357,7 @@ def test_other_commands_want_one_process(monkeypatch: pytest.MonkeyPatch, capsys
     for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "8"}.items():
         monkeypatch.setenv(name, value)
     assert cli.main(["demo"]) == 2
-    expected = "rsepm-edu demo: processes: expected 1, got 8; torchrun serves train and evaluate alone\n"
+    expected = "rsepm-edu demo: processes: expected 1, got 8; torchrun works only with train and evaluate\n"
     assert capsys.readouterr().err == expected
 
 

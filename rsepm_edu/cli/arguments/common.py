@@ -6,18 +6,18 @@ from rsepm_edu.cli.arguments.known import CRITERIA, DEFAULT_CRITERIA, GREATEST_S
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
-    """Device, and what is told of the work."""
-    parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1 … (default: the GPU if there is one)")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars, no lines about epochs")
+    """Device and progress messages."""
+    parser.add_argument("--device", default=None, help="cpu, cuda, cuda:1, … (default: the GPU if there is one)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars and no progress messages")
 
 
 def add_scales(parser: argparse.ArgumentParser) -> None:
-    """Sizes at which pictures are seen."""
+    """Scales at which the network sees an image."""
     parser.add_argument(
         "--scales",
         type=_parse_scales,
-        help="sizes at which a picture is seen, each with its mirror image (default: "
-        f"{_shown(SCALES)}; for the network of Creatures {_shown(NEAR_SCALES)})",
+        help="scales at which the network sees each image and its mirror image (default: "
+        f"{_shown(SCALES)}; for Creatures' network {_shown(NEAR_SCALES)})",
     )
 
 
@@ -44,7 +44,7 @@ def add_criteria(parser: argparse.ArgumentParser) -> None:
         type=_parse_criteria,
         default=DEFAULT_CRITERIA,
         metavar="CRITERION,…",
-        help=f"criteria that choose thresholds without masks, among {', '.join(CRITERIA)} "
+        help=f"criteria that choose thresholds without masks: {', '.join(CRITERIA)} "
         f"(default: {', '.join(DEFAULT_CRITERIA)})",
     )
 
@@ -64,12 +64,12 @@ def add_changes(parser: argparse.ArgumentParser, example: str) -> None:
         metavar="NAME=VALUE",
         action="append",
         default=[],
-        help=f"change a setting, e.g. {example}; may be given again and again",
+        help=f"change a setting, e.g. {example}; can be repeated",
     )
 
 
 def parse_count(text: str) -> int:
-    """A number of pictures."""
+    """A number of images."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of pictures, at least 1, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a number of images, at least 1, got {text!r}")
     return int(text)

@@ -7,15 +7,20 @@ from pathlib import Path
 def add_command(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     parser.description = (
-        "Puts runs side by side: epochs, time, the settings in which they differ, their last losses, and the scores of "
-        "every table.json in a run's folder or directly below it, such as evaluate RUN/last.pt --out RUN/table writes."
+        "Compares runs in one table: epochs, time, the settings in which they differ, their last losses, and their "
+        "scores. The scores come from every table.json in a run's folder or one level below it, such as those written "
+        "by evaluate RUN/last.pt --out RUN/table."
     )
     parser.add_argument(
-        "runs", metavar="RUN", type=Path, nargs="+", help="folders of train, of demo, or of multistage's trainings"
+        "runs",
+        metavar="RUN",
+        type=Path,
+        nargs="+",
+        help="folder of train or demo, or of a training stage of multistage",
     )
     parser.add_argument(
         "--out",
         type=Path,
-        help="folder for compare.md and compare.png: a curve for each loss, mIoU, and the plane of false positives and "
-        "false negatives",
+        help="folder for compare.md and compare.png, the table and a figure: curves of the losses and mIoU, plane of "
+        "FP and FN",
     )

@@ -7,59 +7,59 @@ from rsepm_edu.cli.arguments.common import add_common, add_scales
 from rsepm_edu.cli.arguments.known import LONGEST, MAPS
 
 RUN = "run"
-"""As the run's own scores without masks say, where it has stored some; else by these pictures' colours."""
+"""By the run's own scores without masks, if it has stored some; otherwise by the colours of the images given."""
 
 COLOUR = "colour"
-"""By these pictures' colours."""
+"""By the colours of the images given."""
 
 
 def add_command(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     parser.description = (
-        "Writes NAME.png (VOC palette mask) and NAME_overlay.png for pictures of any size. Where it is not given, "
-        "which map is used, and where it is cut, is chosen without masks: as the scores say that train has stored "
-        "beside the checkpoint, else by the colours of these pictures; the output names it. Given again, the command "
-        "goes on with the pictures that are not done. Exit code 1: some pictures could not be done; they are listed at "
-        "the end."
+        "Writes NAME.png (a mask with VOC's palette) and NAME_overlay.png for images of any size. Unless you set them, "
+        "the map and its threshold are chosen without masks: by the scores that train has stored beside the "
+        "checkpoint, otherwise by the colours of the images given; the output names the choice. The same command "
+        "resumes with the images that are not done yet. Exit code 1: some images failed; they are listed at the end."
     )
-    parser.add_argument("checkpoint", type=Path, help="a last.pt, of train or of multistage")
-    parser.add_argument("pictures", type=Path, nargs="+", help="JPEG or PNG files, or folders of them")
+    parser.add_argument("checkpoint", type=Path, help="a last.pt of train or multistage")
+    parser.add_argument("pictures", type=Path, nargs="+", metavar="IMAGE", help="JPEG or PNG files, or folders")
     parser.add_argument("--out", type=Path, required=True, help="folder for masks and overlays")
     parser.add_argument(
         "--map",
         choices=MAPS,
-        help="cam, decoder, or argmax (the decoder against its own background); a segmenter has argmax alone "
-        "(default: chosen, among those the network was trained for)",
+        help="cam, decoder, or argmax (the decoder with its own background); for a DeepLab, only argmax (default: "
+        "chosen among the maps that the network was trained for)",
     )
     parser.add_argument(
         "--pamr",
         action=argparse.BooleanOptionalAction,
-        help="refine cam or decoder by the picture's colours (default: chosen)",
+        help="refine cam or decoder with PAMR (default: chosen)",
     )
-    parser.add_argument("--crf", action="store_true", help="a dense CRF at the end; seconds a picture")
+    parser.add_argument("--crf", action="store_true", help="apply a dense CRF at the end; takes seconds for each image")
     parser.add_argument(
         "--threshold",
         type=_parse_threshold,
         default=RUN,
         metavar="NUMBER",
-        help=f"background score of --map cam or decoder, 0 to 1; {RUN}: as the run's own scores say, where it has "
-        f"some; {COLOUR}: chosen by the colours of these pictures (default: {RUN})",
+        help=f"background threshold of --map cam or decoder, 0 to 1; {RUN}: chosen by the stored scores of the run, if "
+        f"there are any; {COLOUR}: chosen by the colours of the images given (default: {RUN})",
     )
     parser.add_argument(
         "--tags",
         type=Path,
         metavar="FILE",
-        help="a line a picture, NAME,CLASS,CLASS …: the classes that are in it (default: those the classifier sees)",
+        help="text file with the classes of each image, a line NAME,CLASS,CLASS,… each (default: the classes that the "
+        "classifier predicts)",
     )
     parser.add_argument(
         "--longest",
         type=_parse_longest,
         default=LONGEST,
         metavar="PIXELS",
-        help="longer side at which a picture is seen; larger ones are made smaller, their masks are not; takes memory "
-        "with its square (default: %(default)s)",
+        help="larger images are resized to this longer side for the network; masks keep the original size; memory "
+        "grows with its square (default: %(default)s)",
     )
-    parser.add_argument("--again", action="store_true", help="do all pictures, those in OUT already too")
+    parser.add_argument("--again", action="store_true", help="segment all images again, including those already in OUT")
     add_scales(parser)
     add_common(parser)
 
