@@ -154,7 +154,8 @@ def single_stage_row(seed: int, root: Path, options: argparse.Namespace) -> Row:
     """What the last rows of RS + EPM are to be compared with: its own segmentation, without a second stage."""
     network = load_network(options.networks / f"seed_{seed}" / "rs+epm" / LAST)
     dataset = VocDataset(root, "val", masks=True)
-    confusion = segmentation_confusion(network, dataset, progress=shows_bars(options))
+    scales = settings_of(TABLES[options.data], seed, "decoder", None).stages.final_scales  # as of the last stage
+    confusion = segmentation_confusion(network, dataset, scales=scales, progress=shows_bars(options))
     result = scores(confusion, dataset.classes)
     return Row.from_scores("RS + EPM alone (val, no tags)", result, threshold=None, oracle=False, seed=seed)
 
