@@ -96,7 +96,7 @@ def teacher_targets(
 ) -> list[Target]:
     """The targets that a network, the averaged one, makes of a batch: RecurSeed's and, with mixing, the mixed ones.
 
-    Of a network that has left the finite numbers the maps have, so that the losses tell.
+    Of a network that has left the finite numbers the maps are NaN, so that the losses tell.
 
     Args:
         config: thresholds and sizes.
@@ -108,7 +108,11 @@ def teacher_targets(
     images, tags, inside, _ = batch
     outputs = teacher(images, decode=phase.mix)
     refined = refine(config, batch, outputs)
-    plain = Target(batch, refined.rs_map, refined.pseudo_mask)
+    # SCG and the filters make something of NaN too: the maps then have to be NaN.
+    unsound = 0 * outputs.cam.float().sum()
+    if outputs.seg_logits is not None:
+        unsound += 0 * outputs.seg_logits.float().sum()
+    plain = Target(batch, refined.rs_map + unsound, refined.pseudo_mask)
     if not phase.mix:
         return [plain]
     method = MIXINGS[phase.mixing]
@@ -118,10 +122,7 @@ def teacher_targets(
     inside = mix_maps(inside, mixed.source)
     visible = (mixed.tags > 0)[:, :, None, None]
     mask = mixed.pseudo_masks.masked_fill(inside[:, 0] == 0, VOID)
-    # The mask of a decoder that has left the finite numbers is void, of which no loss tells: the maps then have to.
-    assert outputs.seg_logits is not None
-    unsound = 0 * outputs.seg_logits.float().sum()
-    rs_map = mix_maps(plain.rs_map, mixed.source) * visible + unsound
+    rs_map = mix_maps(plain.rs_map, mixed.source) * visible
     return [plain, Target(Batch(mixed.images, mixed.tags, inside), rs_map, mask)]
 
 
