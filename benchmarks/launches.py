@@ -3,7 +3,7 @@
 Counted without a GPU, so that it can be said beforehand what one will show: a part cannot take less than its launches
 need on the host, nor less than its bytes need to pass through memory. Launches are counted in a real step of a preset
 on the CPU, on few small pictures, since their number does not go with the size; bytes of the network at full size on
-the meta device. Of PAMR the kernels are counted that a GPU runs in the place of the plain form.
+the meta device. PAMR and EdgePredict go the way that they go on a GPU, each of their kernels as one operation.
 
     python benchmarks/launches.py --out results/benchmarks/launches.json
 """
@@ -12,10 +12,11 @@ import argparse
 import json
 import platform
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -27,7 +28,7 @@ from torch.utils._pytree import tree_leaves
 
 from rsepm_edu.data.voc import VOC_CLASSES
 from rsepm_edu.files import atomic_write_text
-from rsepm_edu.methods import pamr, random_walk
+from rsepm_edu.methods import edge_kernels, edgepredictmix, pamr, pamr_kernels, random_walk
 from rsepm_edu.training.checkpoint import network_from_config
 from rsepm_edu.training.config import TrainConfig, preset
 from rsepm_edu.training.loop import Trainer
@@ -37,6 +38,20 @@ LAUNCH = 6e-6
 """Seconds that the host needs for an operation: 4 to 8 µs with torch's eager mode."""
 BANDWIDTH = 4.26e12
 """Bytes a second that an H200 copies (measured)."""
+
+
+KERNELS: tuple[tuple[ModuleType, str, int], ...] = (
+    (pamr_kernels, "_affinity_kernel", 1),
+    (pamr_kernels, "_sum_kernel", 2),
+    (edge_kernels, "_blur_kernel", 1),
+    (edge_kernels, "_candidates_kernel", 1),
+    (edge_kernels, "_unite_kernel", 0),
+    (edge_kernels, "_climb_kernel", 0),
+    (edge_kernels, "_mark_kernel", 2),
+    (edge_kernels, "_free_kernel", 3),
+    (edge_kernels, "_name_kernel", 3),
+)
+"""Where each kernel is, its name, and which of its arguments it writes."""
 
 
 class Counted(TorchDispatchMode):
@@ -73,21 +88,27 @@ class Counted(TorchDispatchMode):
             yield
 
 
-def kernels_of_pamr() -> ExitStack:
-    """PAMR with an operation in the place of each kernel."""
+class OneOperation:
+    """In the place of a kernel: an operation that writes zeros where it writes."""
 
-    def affinity(image: Tensor, dilations: Sequence[int], *, sigma: float) -> Tensor:
-        return image.new_zeros(len(image), 8 * len(dilations), *image.shape[2:])
+    def __init__(self, written: int) -> None:
+        self.written = written
 
-    def iterations(maps: Tensor, weights: Tensor, dilations: Sequence[int], *, times: int) -> Tensor:
-        for _ in range(times):
-            maps = maps + weights[:, :1]
-        return maps
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., object]:
+        """The launch on a grid."""
+        return lambda *given, **settings: given[self.written].zero_()
 
+
+def as_on_a_gpu() -> ExitStack:
+    """PAMR and EdgePredict by their kernels, with an operation in the place of each."""
     stack = ExitStack()
-    stack.enter_context(patch.object(pamr, "works", lambda device: True))
-    stack.enter_context(patch.object(pamr, "fused_affinity", affinity))
-    stack.enter_context(patch.object(pamr, "fused_sum", iterations))
+    for method in (pamr, edgepredictmix):
+        stack.enter_context(patch.object(method, "kernels_agree", lambda device: True))
+    sizes = SimpleNamespace(cdiv=lambda a, b: -(-a // b), next_power_of_2=lambda n: 1 << (n - 1).bit_length())
+    for module in (pamr_kernels, edge_kernels):
+        stack.enter_context(patch.object(module, "triton", sizes))
+    for module, name, written in KERNELS:
+        stack.enter_context(patch.object(module, name, OneOperation(written), create=True))
     return stack
 
 
@@ -98,11 +119,11 @@ def launches_of_a_step(config: TrainConfig) -> dict[str, int]:
     images = torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     tags = torch.zeros(2, len(VOC_CLASSES))
     tags[:, :2] = 1
-    for group in trainer.optimizer.param_groups:
-        group["foreach"] = True  # as on a GPU: many weights an operation
+    for group in trainer.optimizer.param_groups:  # as on a GPU: many weights an operation
+        group["fused" if config.optimizer == "adamw" else "foreach"] = True
     trainer.step(images, tags, FULL, step=0)
     with ExitStack() as stack, Counted() as counted:
-        stack.enter_context(kernels_of_pamr())
+        stack.enter_context(as_on_a_gpu())
         for name, owner, attribute in parts_of_a_step(trainer):
             stack.enter_context(counted.watch(name, owner, attribute))
         trainer.step(images, tags, FULL, step=1)

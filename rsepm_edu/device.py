@@ -1,6 +1,7 @@
-"""Choosing where to compute."""
+"""Choosing where to compute, and how to get there."""
 
 import torch
+from torch import Tensor
 
 from rsepm_edu.errors import UserError
 
@@ -22,3 +23,10 @@ def resolve_device(name: str | torch.device | None = None) -> torch.device:
             f"device: expected one that is there ({', '.join(there)}), got {str(wanted)!r}{missing}"
         ) from error
     return device
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device; from the host to a GPU by way of page-locked memory, so that the host does not wait."""
+    if tensor.device.type != "cpu" or device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)

@@ -5,6 +5,8 @@ CPU's. It cannot run backward (autograd asks the driver for a stream), and knows
 kernels of a GPU. It leans on what torch's FakeTensorMode leans on, which is private to torch: see ``works``.
 """
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,11 +17,27 @@ from torch.utils._pytree import tree_leaves, tree_map
 GPU = torch.device("cuda", 0)
 aten = torch.ops.aten
 ACROSS = {aten._to_copy.default, aten.copy_.default}
-NUMBERS = {aten._local_scalar_dense.default, aten.nonzero.default, aten._unique2.default}
+NUMBERS = {
+    "_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "bincount", "repeat_interleave",
+    "_unique", "_unique2", "unique_dim", "unique_consecutive", "unique_dim_consecutive",
+}  # fmt: skip
 """Operations whose result, or its size, the host has to know."""
+INDEXED = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
+"""Those too, where an index is a mask: how many are true?"""
+PACKAGE = str(Path(__file__).parents[1] / "rsepm_edu")
 
 WAITS: list[str] = []
-"""What has made the host wait for the GPU so far, each time."""
+"""What has made the host wait for the GPU so far, each time, and the line of the package that asked for it."""
+
+
+def _wait(what: str) -> None:
+    frame: Any = sys._getframe(1)
+    while frame is not None and not frame.f_code.co_filename.startswith(PACKAGE):
+        frame = frame.f_back
+    place = "no line of the package"
+    if frame is not None:
+        place = f"rsepm_edu{frame.f_code.co_filename.removeprefix(PACKAGE)}:{frame.f_lineno}"
+    WAITS.append(f"{place}: {what}")
 
 
 class OnGpu(Tensor):
@@ -48,7 +66,7 @@ class OnGpu(Tensor):
 
     def tolist(self) -> Any:
         """As on a GPU: a copy to the host."""
-        WAITS.append("tolist")
+        _wait("tolist")
         return self.kept.tolist()
 
     def new_tensor(self, data: Any, *, dtype: torch.dtype | None = None) -> Tensor:  # type: ignore[override]
@@ -67,6 +85,10 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """An operation on tensors that all lie on one side, and its result on that side or where it is asked for."""
     if func is torch.ops.prim.device.default:
         return GPU
+    if func is aten.is_pinned.default:  # page-locked memory needs a driver
+        return False
+    if func is aten._pin_memory.default:
+        return args[0]
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     here = any(isinstance(tensor, OnGpu) for tensor in tensors)
     indexed = func is aten.index.Tensor and isinstance(args[0], OnGpu)  # there, by indices of either side
@@ -83,14 +105,25 @@ def run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         here = isinstance(args[0], OnGpu)
     source = args[1] if func is aten.copy_.default else args[0] if args else None
     crosses = func in ACROSS and isinstance(source, Tensor) and isinstance(source, OnGpu) != here
-    if (crosses and not (here and kwargs.get("non_blocking"))) or (here and func in NUMBERS):
-        WAITS.append(str(func))
+    if (crosses and not (here and _asked_not_to_wait(func, args, kwargs))) or (here and _asks_for_numbers(func, args)):
+        _wait(str(func))
     args, kwargs = tree_map(lambda leaf: leaf.kept if isinstance(leaf, OnGpu) else leaf, (args, kwargs))
     result = func(*args, **kwargs)
     if not here:
         return result
     known = {id(t.kept): t for t in tensors if isinstance(t, OnGpu)}  # of an operation in place: the same one
     return tree_map(lambda leaf: _wrapped(leaf, known) if isinstance(leaf, Tensor) else leaf, result)
+
+
+def _asked_not_to_wait(func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
+    return bool(kwargs.get("non_blocking") or (func is aten.copy_.default and len(args) > 2 and args[2]))
+
+
+def _asks_for_numbers(func: Any, args: Any) -> bool:
+    name = func.overloadpacket.__name__
+    if name in INDEXED:
+        return any(isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8) for index in args[1])
+    return name in NUMBERS
 
 
 def _wrapped(inner: Tensor, known: dict[int, OnGpu]) -> OnGpu:

@@ -10,6 +10,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as V
 
 from rsepm_edu.data.voc import Sample
+from rsepm_edu.device import sent
 from rsepm_edu.labels import VOID
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -128,7 +129,7 @@ def change_colours(images: Tensor, factors: Tensor) -> Tensor:
     Returns:
         B×3×H×W uint8.
     """
-    brightness, contrast, saturation = factors.to(images.device)[:, :, None, None, None].unbind(1)
+    brightness, contrast, saturation = sent(factors, images.device)[:, :, None, None, None].unbind(1)
     changed = (images.float() * brightness).clamp_(0, 255)
     mean_grey = _greys(changed).mean(dim=(1, 2, 3), keepdim=True)
     changed = changed.mul_(contrast).add_(mean_grey * (1 - contrast)).clamp_(0, 255)
@@ -139,8 +140,7 @@ def change_colours(images: Tensor, factors: Tensor) -> Tensor:
 
 def _greys(images: Tensor) -> Tensor:
     """B×3×H×W to B×1×H×W: luma as in ITU-R BT.601."""
-    weights = torch.tensor((0.299, 0.587, 0.114), device=images.device)[:, None, None]
-    return (images * weights).sum(1, keepdim=True)
+    return (images * _by_colour((0.299, 0.587, 0.114), images.device)).sum(1, keepdim=True)
 
 
 def fit_square(sample: Sample, side: int) -> Sample:
@@ -163,20 +163,16 @@ def fit_square(sample: Sample, side: int) -> Sample:
 
 def normalise(images: Tensor) -> Tensor:
     """uint8 …×3×H×W to float32 with ImageNet's mean and deviation, as torchvision's weights expect."""
-    mean, std = _statistics(images)
+    mean, std = (_by_colour(values, images.device) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return (images.float() / 255 - mean) / std
 
 
 def denormalise(images: Tensor) -> Tensor:
     """The inverse of ``normalise``, rounded and cut to uint8."""
-    mean, std = _statistics(images)
+    mean, std = (_by_colour(values, images.device) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return ((images.float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
 
 
-def _statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Filled in on the device: a copy to a GPU would make the host wait."""
-    mean, std = (
-        torch.stack([torch.full((1, 1), value, dtype=torch.float32, device=images.device) for value in values])
-        for values in (IMAGENET_MEAN, IMAGENET_STD)
-    )
-    return mean, std
+def _by_colour(values: tuple[float, float, float], device: torch.device) -> Tensor:
+    """3×1×1 float32, filled in on the device: a copy to a GPU would make the host wait."""
+    return torch.stack([torch.full((1, 1), value, dtype=torch.float32, device=device) for value in values])

@@ -14,6 +14,7 @@ Our reading:
 import torch
 from torch import Tensor
 
+from rsepm_edu.device import sent
 from rsepm_edu.methods.mixing import (
     Mixed,
     choose_one,
@@ -57,7 +58,7 @@ def context_decoupling(
     """
     expect_mixing(images, tags, maps)
     masks = conditional_filter(maps[:, 1:], certain=certain, uncertain=uncertain)
-    below = partners(len(images), generator=generator).to(images.device)
+    below = sent(partners(len(images), generator=generator), images.device)
     share = label_counts(masks)[:, 1 : tags.shape[1] + 1] / masks[0].numel()
     new_there = (share > 0) & (share >= smallest) & (share <= largest) & (tags[below] == 0)
     chosen = choose_one(new_there, generator=generator)
@@ -87,7 +88,7 @@ def random_places(regions: Tensor, *, generator: torch.Generator) -> Tensor:
         B×(H·W) int64: which pixel of the old picture comes to each pixel of the new one, both counted row by row.
     """
     height, width = regions.shape[1:]
-    draw = torch.rand(len(regions), 3, generator=generator).to(regions.device)
+    draw = sent(torch.rand(len(regions), 3, generator=generator), regions.device)
     mirrored = draw[:, 0] < 0.5
     top, bottom = _extent(regions.any(2))
     left, right = _extent(regions.any(1))

@@ -12,6 +12,7 @@ Our reading:
 import torch
 from torch import Tensor
 
+from rsepm_edu.device import sent
 from rsepm_edu.methods.mixing import Mixed, choose_half, expect_mixing, label_counts, partners, paste_classes
 
 
@@ -40,7 +41,7 @@ def class_mix(
     """
     expect_mixing(images, tags, maps)
     masks = maps.argmax(dim=1)
-    below = partners(len(images), generator=generator).to(images.device)
+    below = sent(partners(len(images), generator=generator), images.device)
     shown = label_counts(masks)[:, 1 : tags.shape[1] + 1] > 0
     chosen = choose_half(shown, generator=generator)
     batch = Mixed.unmixed(images, tags, masks)

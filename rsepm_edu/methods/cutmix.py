@@ -11,6 +11,7 @@ Our reading:
 import torch
 from torch import Tensor
 
+from rsepm_edu.device import sent
 from rsepm_edu.methods.mixing import Mixed, expect_mixing, partners, paste_region
 from rsepm_edu.methods.recurseed import conditional_filter
 
@@ -41,8 +42,9 @@ def cut_mix(
     """
     expect_mixing(images, tags, maps)
     masks = conditional_filter(maps[:, 1:], certain=certain, uncertain=uncertain)
-    below = partners(len(images), generator=generator).to(images.device)
-    paste = random_rectangles(len(images), (images.shape[2], images.shape[3]), generator=generator).to(images.device)
+    below = sent(partners(len(images), generator=generator), images.device)
+    size = images.shape[2], images.shape[3]
+    paste = sent(random_rectangles(len(images), size, generator=generator), images.device)
     share = paste.float().mean(dim=(1, 2))
     batch = Mixed.unmixed(images, tags, masks)
     return paste_region(batch, batch.rows(below), paste, share)

@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rsepm_edu.device import sent
 from rsepm_edu.labels import VOID
 from rsepm_edu.methods.edge_kernels import regions_between_edges, works
 from rsepm_edu.methods.mixing import Mixed, expect_mixing, label_counts, partners, paste_classes
@@ -69,7 +70,8 @@ def edge_predict(
     scores = scores * tags[:, :, None, None].to(scores.dtype)
     labels = conditional_filter(scores, certain=certain, uncertain=uncertain)
     regions = edge_regions(scores.amax(dim=1), low=low, high=high)
-    refined = torch.where(labels == VOID, majority_labels(regions, labels), labels)
+    majority = majority_labels(regions, labels, classes=tags.shape[1])
+    refined = torch.where(labels == VOID, majority, labels)
     return torch.where((regions == 0) & (refined == 0), VOID, refined)
 
 
@@ -140,24 +142,27 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def majority_labels(regions: Tensor, labels: Tensor) -> Tensor:
+def majority_labels(regions: Tensor, labels: Tensor, *, classes: int = 254) -> Tensor:
     """The label that most pixels of each region have, at every pixel of it; of equally many the smallest.
 
     Args:
-        regions: N×H×W int64, 0 for pixels that are in no region, else from 1.
-        labels: N×H×W int64 in 0 … 255, void counts like any other.
+        regions: N×H×W int64, 0 for pixels that are in no region, else from 1; no two touch.
+        labels: N×H×W int64 in 0 … K or void, which counts like any other.
+        classes: K; fewer take less memory.
 
     Returns:
         N×H×W int64; void in no region.
     """
-    count = int(regions.max()) + 1
+    # How many there are a GPU is not asked, for it would be waited for: at most every second pixel is one.
+    count = regions[0].numel() // 2 + 2 if regions.is_cuda else int(regions.max()) + 1
     first = torch.arange(len(regions), device=regions.device)[:, None, None] * count
     numbers = (regions + first).flatten()
-    present, compact = labels.unique(return_inverse=True)  # a few labels of 256
-    votes = torch.zeros(len(regions) * count * len(present), dtype=torch.int64, device=regions.device)
-    place = numbers * len(present) + compact.flatten()
-    votes.scatter_add_(0, place, torch.ones_like(place))
-    majority = present[votes.view(-1, len(present)).argmax(dim=1)]
+    void = classes + 1  # the last candidate
+    place = numbers * (void + 1) + labels.clamp(max=void).flatten()
+    votes = torch.zeros(len(regions) * count * (void + 1), dtype=torch.int32, device=regions.device)
+    votes.scatter_add_(0, place, torch.ones_like(place, dtype=torch.int32))
+    majority = votes.view(-1, void + 1).argmax(dim=1)
+    majority = torch.where(majority == void, VOID, majority)
     return torch.where(regions > 0, majority[numbers].view_as(labels), VOID)
 
 
@@ -193,7 +198,7 @@ def edge_predict_mix(
         )
     if tags.ndim != 2 or tags.shape[0] != images.shape[0]:
         raise ValueError(f"tags: expected BxK, B = {images.shape[0]}, got shape {tuple(tags.shape)}")
-    below = partners(images.shape[0], generator=generator).to(images.device, non_blocking=True)
+    below = sent(partners(images.shape[0], generator=generator), images.device)
     shown = label_counts(pseudo_masks)[:, 1 : tags.shape[1] + 1] > 0
     batch = Mixed.unmixed(images, tags, pseudo_masks)
     return paste_classes(batch, batch.rows(below), shown, min_visible=min_visible)

@@ -101,7 +101,7 @@ def choose_one(present: Tensor, *, generator: torch.Generator) -> Tensor:
 
 
 def _choose(present: Tensor, count: Tensor | int, *, generator: torch.Generator) -> Tensor:
-    draw = torch.rand(present.shape, generator=generator).to(present.device)
+    draw = torch.rand(present.shape, generator=generator).to(present.device, non_blocking=True)
     draw = torch.where(present, draw, -1.0)
     rank = draw.argsort(dim=1, descending=True).argsort(dim=1)
     return present & (rank < count)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rsepm_edu.methods.pamr_kernels import fused_affinity, fused_sum, works
-from rsepm_edu.methods.shapes import NotFiniteMapsError, expect_maps
+from rsepm_edu.methods.shapes import expect_maps
 
 NEIGHBOURS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0))
 
@@ -24,6 +24,7 @@ def pamr(
     dilations: Sequence[int] = (1, 2, 4, 8, 12, 24),
     iterations: int = 10,
     sigma: float = 0.1,
+    channels: Tensor | None = None,
 ) -> Tensor:
     """Average each map over neighbours of the same colour, again and again (Araslanov & Roth 2020).
 
@@ -42,12 +43,15 @@ def pamr(
         dilations: distances of the neighbours in pixels, positive.
         iterations: how often, ≥ 0.
         sigma: softness of the affinity, > 0; greater looks further over colour differences.
+        channels: B×n int64, which channels of each image to work on, none twice; all others are zero everywhere. So
+            nothing is asked of the maps: a GPU is not waited for, and NaN and infinity spread instead of being found.
+            None: looked for.
 
     Returns:
         B×K×H×W, within the range of each map but for rounding, in the dtype of ``masks``.
 
     Raises:
-        ValueError: shapes do not go together, a setting is out of range, or a number is not finite.
+        ValueError: shapes do not go together, a setting is out of range, or a number is found not to be finite.
     """
     expect_maps(image=image, masks=masks)
     if image.shape[0] != masks.shape[0] or image.shape[2:] != masks.shape[2:]:
@@ -59,25 +63,16 @@ def pamr(
     exact = torch.promote_types(masks.dtype, torch.float32)  # half precision drifts over the iterations
     colours = image.detach().to(exact)
     learns = masks.requires_grad and torch.is_grad_enabled()
-    values = masks.detach().flatten(2)
-    low, high = values.amin(2), values.amax(2)  # NaN if one is
-    active = (low != 0) | (high != 0)
-    if learns:
-        active = torch.ones_like(active)  # a map of zeros has a gradient too
-    if not active.numel():
+    if not masks.shape[:2].numel():
         return masks.clone()
-    # Active channels first: image b keeps its own `count` first channels, the rest is zero and stays zero.
-    order = active.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
     kernels = exact == torch.float32 and not learns and kernels_agree(masks.device)
-    if kernels:  # a GPU computes them while the host waits for it, once
+    if kernels:  # a GPU computes them while the host waits for it, if it has to
         affinity = fused_affinity(colours, dilations, sigma=sigma)
-    ends = low.amin(), high.amax(), colours.amin(), colours.amax()
-    count, *extremes = torch.stack([active.sum(1).amax().to(exact), *(end.to(exact) for end in ends)]).tolist()
-    if not all(map(math.isfinite, extremes)):
-        raise NotFiniteMapsError("image, masks: expected finite numbers, got NaN or infinity")
-    if count == 0 or iterations == 0:
+    if channels is None:
+        channels = _active_channels(colours, masks.detach(), all_of_them=learns)  # a map of zeros has a gradient too
+    if channels.shape[1] == 0 or iterations == 0:
         return masks.clone()
-    where = order[:, : int(count), None, None].expand(-1, -1, *masks.shape[2:])
+    where = channels[:, :, None, None].expand(-1, -1, *masks.shape[2:])
     maps = masks.gather(1, where).to(exact)
     if kernels:
         maps = fused_sum(maps, affinity, dilations, times=iterations)
@@ -87,6 +82,24 @@ def pamr(
         for _ in range(iterations):
             maps = weighted_sum(maps, affinity, offsets)
     return torch.zeros_like(masks).scatter_(1, where, maps.to(masks.dtype))
+
+
+def _active_channels(colours: Tensor, masks: Tensor, *, all_of_them: bool) -> Tensor:
+    """The channels of each image that are not zero everywhere, then others: B×n, n as many as one image has of them.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    values = masks.flatten(2)
+    low, high = values.amin(2), values.amax(2)  # NaN if one is
+    active = torch.ones_like(low, dtype=torch.bool) if all_of_them else (low != 0) | (high != 0)
+    order = active.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
+    ends = low.amin(), high.amax(), colours.amin(), colours.amax()
+    asked = torch.stack([active.sum(1).amax().to(colours.dtype), *(end.to(colours.dtype) for end in ends)])
+    count, *extremes = asked.tolist()
+    if not all(map(math.isfinite, extremes)):
+        raise ValueError("image, masks: expected finite numbers, got NaN or infinity")
+    return order[:, : int(count)]
 
 
 @cache

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rsepm_edu.labels import BACKGROUND, VOID
-from rsepm_edu.methods.shapes import ROUNDING, NotFiniteMapsError, expect_maps
+from rsepm_edu.methods.shapes import ROUNDING, expect_maps
 
 Offset = tuple[int, int]
 
@@ -236,7 +236,7 @@ def random_walk(seed: Tensor, affinity: Tensor, *, radius: int = 5, beta: float 
         finite, share = seed.isfinite().all(), ((affinity >= -ROUNDING) & (affinity <= 1 + ROUNDING)).all()
         count, finite_seed, shares = torch.stack([active.sum(1).max(), finite, share]).tolist()
         if not finite_seed:
-            raise NotFiniteMapsError("seed: expected finite numbers, got NaN or infinity")
+            raise ValueError("seed: expected finite numbers, got NaN or infinity")
         if not shares:
             raise ValueError("affinity: expected numbers in 0 ... 1, got others or NaN")
     if count == 0 or steps == 0:

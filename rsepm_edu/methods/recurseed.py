@@ -81,6 +81,7 @@ def recur_seed(
     certain: float = 0.55,
     uncertain: float = 0.10,
     first_threshold: float = 0.50,
+    present: Tensor | None = None,
 ) -> Refined:
     """Refine the current CAM into the targets of the next step: SCG, then PAMR, then the conditional filter.
 
@@ -92,6 +93,8 @@ def recur_seed(
         size: height and width at which PAMR works and the pseudo mask is given; None: those of the images.
         certain, uncertain: see ``conditional_filter``.
         first_threshold: see ``scg``.
+        present: B×n int64, numbers of the classes among which are all present ones, see ``channels`` of ``pamr``; None:
+            looked for.
 
     Returns:
         ``Refined``; without gradient, the maps in float32 or, for a cam in float64, in float64.
@@ -103,17 +106,18 @@ def recur_seed(
     exact = torch.promote_types(cam.dtype, torch.float32)
     scg_map = scg(features, normalize_cam(cam.to(exact), tags), tags, first_threshold=first_threshold)
     size = size or (images.shape[2], images.shape[3])
-    rs_map = normalize_cam(pamr_at(images.to(exact), scg_map, size))
+    rs_map = normalize_cam(pamr_at(images.to(exact), scg_map, size, channels=present))
     return Refined(scg_map, rs_map, conditional_filter(rs_map, certain=certain, uncertain=uncertain))
 
 
-def pamr_at(images: Tensor, maps: Tensor, size: tuple[int, int]) -> Tensor:
+def pamr_at(images: Tensor, maps: Tensor, size: tuple[int, int], *, channels: Tensor | None = None) -> Tensor:
     """PAMR of maps at a given size: images are averaged down to it, maps resized bilinearly.
 
     Args:
         images: B×3×H×W, any scale.
         maps: B×C×h×w.
         size: height and width of the result.
+        channels: see ``pamr``.
 
     Returns:
         B×C×(size), see ``pamr``.
@@ -123,7 +127,8 @@ def pamr_at(images: Tensor, maps: Tensor, size: tuple[int, int]) -> Tensor:
     """
     expect_maps(images=images, maps=maps)
     small = F.interpolate(images, size=size, mode="bilinear", antialias=True)
-    return pamr(small, F.interpolate(maps, size=size, mode="bilinear", align_corners=False))
+    resized = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+    return pamr(small, resized, channels=channels)
 
 
 def cam_loss(cam: Tensor, target: Tensor, tags: Tensor, weight: Tensor | None = None) -> Tensor:

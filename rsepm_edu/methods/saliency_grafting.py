@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rsepm_edu.device import sent
 from rsepm_edu.methods.mixing import Mixed, expect_mixing, partners, paste_region
 from rsepm_edu.methods.recurseed import conditional_filter
 
@@ -51,13 +52,13 @@ def saliency_grafting(
     if cells < 1:
         raise ValueError(f"cells: expected at least 1, got {cells}")
     masks = conditional_filter(maps[:, 1:], certain=certain, uncertain=uncertain)
-    below = partners(len(images), generator=generator).to(images.device)
+    below = sent(partners(len(images), generator=generator), images.device)
     height, width = images.shape[2:]
     patch = (-(-height // cells), -(-width // cells))
     exact = torch.promote_types(maps.dtype, torch.float32)
     saliency = maps[:, 1:].to(exact).sum(1)
     by_patch = F.avg_pool2d(saliency[:, None], patch, ceil_mode=True)[:, 0]
-    draw = torch.rand(by_patch.shape, generator=generator).to(images.device)
+    draw = sent(torch.rand(by_patch.shape, generator=generator), images.device)
     grafted = draw * by_patch.amax(dim=(1, 2), keepdim=True) < by_patch
     paste = grafted.repeat_interleave(patch[0], dim=1).repeat_interleave(patch[1], dim=2)[:, :height, :width]
 

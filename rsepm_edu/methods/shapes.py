@@ -7,10 +7,6 @@ ROUNDING = 1e-3
 """By so much numbers may leave their range: half precision and sums of rounded numbers do."""
 
 
-class NotFiniteMapsError(ValueError):
-    """Maps hold NaN or infinity; in training a sign that it has left the finite numbers, not a mistake in a call."""
-
-
 def expect_maps(**tensors: Tensor) -> None:
     """Check that every named tensor is a floating batch of maps, B×C×h×w.
 

@@ -21,10 +21,10 @@ from tqdm.auto import tqdm
 from rsepm_edu.data.loading import batches_of, derive_seed, epoch_loader
 from rsepm_edu.data.transforms import change_colours, draw_colours, inside_boxes, normalise, training_crop
 from rsepm_edu.data.voc import Sample, VocDataset
+from rsepm_edu.device import sent
 from rsepm_edu.errors import UserError
 from rsepm_edu.files import atomic_write_text
 from rsepm_edu.methods.puzzle import alpha_at
-from rsepm_edu.methods.shapes import NotFiniteMapsError
 from rsepm_edu.models.network import Outputs, SingleStageNetwork
 from rsepm_edu.models.synced_norm import synchronise_batch_norm
 from rsepm_edu.processes import World, joined
@@ -52,7 +52,7 @@ from rsepm_edu.training.phases import Phase, phase_of
 from rsepm_edu.training.progress import expect_method_reached
 from rsepm_edu.training.report import TrainingLog
 from rsepm_edu.training.step import Target, Term, step_terms, teacher_targets
-from rsepm_edu.training.targets import Batch
+from rsepm_edu.training.targets import Batch, present_first
 
 
 class NotFiniteError(RuntimeError):
@@ -165,20 +165,26 @@ class Trainer:
         if boxes is None:
             boxes = torch.tensor([0, 0, images.shape[2], images.shape[3]]).expand(len(images), 4)
         pieces = list(zip(images.chunk(parts), tags.chunk(parts), boxes.chunk(parts), strict=True))
+        terms: list[tuple[str, float]] = []  # of all parts: name, and the part's share of the batch
+        told: list[Tensor] = []  # their values
         for number, piece in enumerate(pieces, start=1):
             share = len(piece[0]) / len(images)
             with without_exchange(self.compute, number < len(pieces)):
                 losses, values = global_means(self.world, self.compute(*piece, phase, generator, alpha))
-                for name, value in zip(losses, values.tolist(), strict=True):
-                    if not math.isfinite(value):
-                        raise NotFiniteError(f"loss term {name!r} is {value} at step {step}")
-                    means[name] += value * share
                 self.scaler.scale(sum(losses.values(), start=torch.zeros(())) * share).backward()
+            terms += [(name, share) for name in losses]
+            told.append(values)
         self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
-        if not self.scaler.is_enabled() and not math.isfinite(norm):  # the scaler skips such steps itself
-            raise NotFiniteError(f"the gradient's length is {float(norm)} at step {step}, the losses are finite")
-        self.scaler.step(self.optimizer)
+        length = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
+        *numbers, norm = torch.cat([*told, length[None]]).tolist()  # here alone the host waits for the GPU
+        for (name, share), value in zip(terms, numbers, strict=True):
+            if not math.isfinite(value):
+                raise NotFiniteError(f"loss term {name!r} is {value} at step {step}")
+            means[name] += value * share
+        if math.isfinite(norm):
+            self.optimizer.step()  # as the scaler's own step does, which would wait once more
+        elif not self.scaler.is_enabled():  # with it such a step is left out, and its scale made smaller
+            raise NotFiniteError(f"the gradient's length is {norm} at step {step}, the losses are finite")
         self.scaler.update()
         self.average.update(self.network, step)
         return dict(means)
@@ -187,7 +193,7 @@ class Trainer:
         self, images: Tensor, tags: Tensor, boxes: Tensor, phase: Phase, generator: torch.Generator, alpha: float
     ) -> dict[str, Term]:
         """``step_terms`` of one part of a batch, as it comes from the reader."""
-        images, tags, boxes = (t.to(self.device, non_blocking=True) for t in (images, tags, boxes))
+        images, tags, boxes, present = (sent(t, self.device) for t in (images, tags, boxes, present_first(tags)))
         inside = inside_boxes(boxes, (images.shape[2], images.shape[3]))
         images = (normalise(images) * inside).to(memory_format=torch.channels_last)
         teacher = partial(self._forward, self.average.network)
@@ -196,9 +202,8 @@ class Trainer:
             return teacher_targets(self.config, phase, batch, teacher=teacher, generator=generator)
 
         student = partial(self._forward, self.network)
-        return step_terms(
-            self.config, phase, Batch(images, tags, inside), student=student, targets=targets, alpha=alpha
-        )
+        batch = Batch(images, tags, inside, present)
+        return step_terms(self.config, phase, batch, student=student, targets=targets, alpha=alpha)
 
     def _forward(self, network: SingleStageNetwork, images: Tensor, *, decode: bool) -> Outputs:
         enabled = self.precision != torch.float32
@@ -308,8 +313,6 @@ def _train(
                 row = _run_epoch(trainer, dataset, keeper, requests, progress=progress)
             except NotFiniteError as error:
                 raise stopped(error, out / LAST) from None
-            except NotFiniteMapsError as error:
-                raise stopped(NotFiniteError(f"targets: {error}"), out / LAST) from None
             trainer.epoch, trainer.batch, trainer.totals = trainer.epoch + 1, 0, {}
             # Before the checkpoint: a line too many is dropped on resume, a missing one never comes.
             if log is not None:
@@ -397,7 +400,7 @@ def _run_epoch(
     )
     for images, tags, boxes, colours in bar:
         if config.jitter:
-            images = change_colours(images.to(trainer.device, non_blocking=True), colours)
+            images = change_colours(sent(images, trainer.device), colours)
         step, steps = epoch * batches + trainer.batch, config.epochs * batches
         rate = set_learning_rate(trainer.optimizer, config, step=step, steps=steps)
         alone = min(config.puzzle_start, epoch) * batches  # α begins to grow after these steps

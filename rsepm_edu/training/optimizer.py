@@ -108,6 +108,6 @@ class MovingAverage:
         keep = min(self.decay, (1 + step) / (10 + step))
         own, new = self.network.state_dict(), network.state_dict()
         averaged = [name for name, value in own.items() if value.is_floating_point()]
+        counted = [name for name, value in own.items() if not value.is_floating_point()]  # batches that norms have seen
         torch._foreach_lerp_([own[n] for n in averaged], [new[n] for n in averaged], 1 - keep)
-        for name in own.keys() - averaged:
-            own[name].copy_(new[name])
+        torch._foreach_copy_([own[n] for n in counted], [new[n] for n in counted])

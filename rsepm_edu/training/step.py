@@ -96,6 +96,8 @@ def teacher_targets(
 ) -> list[Target]:
     """The targets that a network, the averaged one, makes of a batch: RecurSeed's and, with mixing, the mixed ones.
 
+    Of a network that has left the finite numbers the maps are NaN, so that the losses tell.
+
     Args:
         config: thresholds and sizes.
         phase: with ``refine`` on.
@@ -103,23 +105,25 @@ def teacher_targets(
         teacher: the averaged network.
         generator: on the CPU, for mixing.
     """
-    images, tags, inside = batch
+    images, tags, inside, _ = batch
     outputs = teacher(images, decode=phase.mix)
     refined = refine(config, batch, outputs)
-    plain = Target(batch, refined.rs_map, refined.pseudo_mask)
+    # SCG and the filters make something of NaN too: the maps then have to be NaN.
+    unsound = 0 * outputs.cam.float().sum()
+    if outputs.seg_logits is not None:
+        unsound += 0 * outputs.seg_logits.float().sum()
+    plain = Target(batch, refined.rs_map + unsound, refined.pseudo_mask)
     if not phase.mix:
         return [plain]
     method = MIXINGS[phase.mixing]
-    maps = decoder_maps(config, images, tags, outputs, pamr=method.pamr)
+    maps = decoder_maps(config, batch, outputs, pamr=method.pamr)
     thresholds = {"certain": config.certain, "uncertain": config.uncertain} if method.thresholds else {}
     mixed = method.mix(images, tags, maps, generator=generator, **thresholds)
     inside = mix_maps(inside, mixed.source)
     visible = (mixed.tags > 0)[:, :, None, None]
     mask = mixed.pseudo_masks.masked_fill(inside[:, 0] == 0, VOID)
-    return [
-        plain,
-        Target(Batch(mixed.images, mixed.tags, inside), mix_maps(plain.rs_map, mixed.source) * visible, mask),
-    ]
+    rs_map = mix_maps(plain.rs_map, mixed.source) * visible
+    return [plain, Target(Batch(mixed.images, mixed.tags, inside), rs_map, mask)]
 
 
 def tag_term(cam: Tensor, batch: Batch, weight: float = 1.0) -> Term:

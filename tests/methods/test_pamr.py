@@ -308,3 +308,19 @@ def test_numbers_that_are_not_finite_are_refused(value):
         tensors[name][1, 2, 3, 4] = value
         with pytest.raises(ValueError, match="^image, masks: expected finite numbers, got NaN or infinity$"):
             pamr(**tensors)
+
+
+def test_channels_that_are_named_need_not_be_looked_for():
+    image, masks = random_image(), random_masks()
+    masks[:, 2] = 0
+    wanted = pamr(image, masks)
+    for order in ([0, 1, 3], [3, 0, 1, 2]):  # one of zeros may be among them
+        assert torch.equal(pamr(image, masks, channels=torch.tensor([order, order])), wanted)
+    assert not pamr(image, masks * 0, channels=torch.zeros(2, 0, dtype=torch.int64)).any()
+
+
+def test_of_channels_that_are_named_nan_spreads():
+    image, masks = random_image(), random_masks()
+    masks[1, 2, 3, 4] = math.nan
+    refined = pamr(image, masks, channels=torch.tensor([[2], [2]]))
+    assert refined[1, 2].isnan().all() and refined[0, 2].isfinite().all()

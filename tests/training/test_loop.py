@@ -398,6 +398,40 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(
     assert all(torch.equal(before[name], value) for name, value in trainer.network.named_parameters())
 
 
+@pytest.mark.parametrize(("mixing", "head"), [("none", "classifier"), *((name, "decoder") for name in MIXINGS)])
+def test_a_teacher_that_is_not_finite_stops_the_run(tiny: TrainConfig, mixing: Any, head: str) -> None:
+    """SCG makes zeros of such a CAM, the filters void of such a decoder: without a word nothing would be learnt."""
+    trainer = Trainer(replace(tiny, mixing=mixing), CLASSES, CPU)
+    before = weights_of(trainer)
+    for parameter in getattr(trainer.average.network, head).parameters():
+        parameter.data.fill_(math.nan)
+    with pytest.raises(NotFiniteError, match=r"^loss term 'cam' is nan at step 0$"):
+        trainer.step(*pictures(4), Phase(refine=True, mixing=mixing), step=0)
+    assert all(torch.equal(before[name], value) for name, value in trainer.network.named_parameters())
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_with_a_scaler_a_gradient_that_is_not_finite_is_left_out(
+    tiny: TrainConfig, optimizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in float16: the next scale is smaller then; else a step is as without one."""
+    plain, scaled = (Trainer(replace(tiny, optimizer=optimizer), CLASSES, CPU) for _ in range(2))
+    scaled.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    before = weights_of(scaled)
+    break_term(monkeypatch, step=0, term="tags", change=lambda loss: loss + (loss * 0).sqrt())
+    scaled.step(*pictures(4), CAM, step=0)
+    assert all(torch.equal(before[name], value) for name, value in scaled.network.named_parameters())
+    assert scaled.scaler.get_scale() == 2.0**9
+    for trainer in (plain, scaled):
+        for _ in range(2):
+            trainer.step(*pictures(4), CAM, step=1)
+    for name, value in plain.network.named_parameters():
+        assert not torch.equal(value, before[name]) or name.startswith("decoder."), name
+    moved = weights_of(scaled)
+    for name, value in plain.network.named_parameters():
+        torch.testing.assert_close(moved[name], value.detach(), rtol=1e-4, atol=1e-5, msg=name)
+
+
 # one step
 
 
