@@ -43,7 +43,7 @@ def cam_as_it_is(features: Any, cam: Tensor, tags: Tensor, *, first_threshold: f
     return cam
 
 
-def maps_as_they_are(images: Tensor, maps: Tensor) -> Tensor:
+def maps_as_they_are(images: Tensor, maps: Tensor, *, channels: Tensor | None = None) -> Tensor:
     """In the place of ``pamr``: nothing follows the colours."""
     return maps
 

@@ -26,7 +26,7 @@ LAYERS = {
     "device": EVERYWHERE,
     "processes": EVERYWHERE,
     "saved": EVERYWHERE,
-    "methods": {"methods", "errors", "labels"},
+    "methods": {"methods", "device", "errors", "labels"},
     "data": {"data"} | EVERYWHERE,
     "models": {"models", "data", "methods"} | EVERYWHERE,
     "evaluation": {"evaluation", "models", "data", "methods"} | EVERYWHERE,

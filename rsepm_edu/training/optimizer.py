@@ -110,4 +110,5 @@ class MovingAverage:
         averaged = [name for name, value in own.items() if value.is_floating_point()]
         counted = [name for name, value in own.items() if not value.is_floating_point()]  # batches that norms have seen
         torch._foreach_lerp_([own[n] for n in averaged], [new[n] for n in averaged], 1 - keep)
-        torch._foreach_copy_([own[n] for n in counted], [new[n] for n in counted])
+        if counted:  # a network without batch norm has none
+            torch._foreach_copy_([own[n] for n in counted], [new[n] for n in counted])
