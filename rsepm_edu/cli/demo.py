@@ -28,7 +28,7 @@ from rsepm_edu.training.method_picture import method_picture
 
 TRAIN, VAL = 500, 100
 SHORT = {"epochs": 20, "rs_start": 14, "mix_start": 18}
-"""Half of the tables' pictures and fewer epochs of mixing, so that two cores are done within four minutes."""
+"""Half of the tables' pictures and fewer epochs of mixing, so that two idle cores are done in about five minutes."""
 
 PLAIN_WORDS = {
     "CAM": "tags alone: class activation maps (CAM)",
