@@ -168,7 +168,7 @@ def write(rows: list[Row], curves: list[dict[str, Any]], config: MultistageConfi
     words += ["--labels", *options.labels, "--steps", *map(str, options.steps)]
     words += ["--unscaled"] if options.unscaled else []
     words += ["--clear-edges"] if options.clear_edges else []
-    words += ["--walks", *options.walks, "--out", f"results/{options.out.name}"]
+    words += ["--walks", *options.walks, "--out", str(options.out)]
     config_of = config.to_dict() | {"every": options.every, "steps": options.steps, "labels": options.labels}
     tables.write_results(options.out, rows, command=shlex.join(words), config=config_of, log=log)
     atomic_write_text(options.out / "curve.json", json.dumps(curves, indent=1) + "\n")

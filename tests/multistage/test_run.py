@@ -322,6 +322,8 @@ def test_confident_labels_follow_the_seeds_own_threshold(
     assert thresholds(foreground=None, background=None) == wanted
     assert thresholds(foreground=None, margins=(0.2, 0.1)) == (round(theta + 0.2 * share, 3), 0.05)
     assert thresholds(foreground=None, background=None, margins=(0.99, 0.9))[1] == 0.0
+    message = error_of(lambda: thresholds(foreground=None, background=0.99))
+    assert message.startswith("background, foreground: expected background < foreground, got 0.99, ")
 
 
 @pytest.mark.parametrize(
@@ -341,18 +343,6 @@ def test_margins_of_a_small_threshold_are_smaller(
     out = shutil.copytree(finished, tmp_path / "out")
     own = change(settings, foreground=None, background=None)
     assert Multistage(single, blind, out, own, device="cpu", progress=False).label_thresholds == labels
-
-
-def test_a_given_threshold_must_leave_room(
-    single: Path, blind: Path, settings: MultistageConfig, finished: Path, tmp_path: Path
-) -> None:
-    out = shutil.copytree(finished, tmp_path / "out")
-
-    def thresholds(**stages: Any) -> tuple[float, float]:
-        return Multistage(single, blind, out, change(settings, **stages), device="cpu", progress=False).label_thresholds
-
-    message = error_of(lambda: thresholds(foreground=None, background=0.99))
-    assert message.startswith("background, foreground: expected background < foreground, got 0.99, ")
 
 
 # what is refused
